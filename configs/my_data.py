@@ -1,0 +1,13 @@
+"""Your own file: a csv or tsv with a header line, a text column and a label column.
+
+    tf-finetune train --config=my_data:reviews.csv --workdir=runs/mine
+"""
+
+from tf_finetune.config import ExperimentConfig
+
+
+def get_config(source: str = "my_data.csv") -> ExperimentConfig:
+    config = ExperimentConfig()
+    config.data.source = source
+    config.optimizer.learning_rate = 1e-4
+    return config

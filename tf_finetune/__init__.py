@@ -1,0 +1,31 @@
+"""Fine-tune BERT text classifiers with TensorFlow and Keras, and serve them with TensorFlow Serving."""
+
+import importlib
+
+__version__ = "0.1.0"
+
+# Public name -> module, imported on first use, so that `import tf_finetune` takes no time.
+_PUBLIC = {
+    "TFBertModel": "tf_finetune.bert.model",
+    "TFBertForSequenceClassification": "tf_finetune.bert.model",
+    "create_optimizer": "tf_finetune.training.optimizer",
+    "ExperimentConfig": "tf_finetune.config",
+    "InputError": "tf_finetune.errors",
+    "train": "tf_finetune.commands.train",
+    "evaluate": "tf_finetune.commands.evaluate",
+    "predict": "tf_finetune.commands.predict",
+    "export": "tf_finetune.commands.export",
+    "verify": "tf_finetune.commands.verify",
+}
+
+__all__ = list(_PUBLIC)
+
+
+def __getattr__(name: str):
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'tf_finetune' has no attribute {name!r}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PUBLIC])

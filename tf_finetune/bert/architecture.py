@@ -1,0 +1,112 @@
+"""What a BERT checkpoint's config.json says, unknown keys kept for the way back."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tf_finetune.errors import InputError
+
+ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BertArchitecture:
+    """Sizes and rates of one BERT model; the names are config.json's own.
+
+    Attributes:
+        id2label: label name of each logit, in order; its length is the number of labels.
+        extra: every key of config.json that the model does not read, written back by `to_dict`.
+    """
+
+    vocab_size: int = 30522
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    classifier_dropout: float | None = None
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12
+    id2label: tuple[str, ...] = ("LABEL_0", "LABEL_1")
+    extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        if self.hidden_size % self.num_attention_heads:
+            raise InputError(
+                "`hidden_size` does not divide into attention heads",
+                expected=f"a multiple of num_attention_heads={self.num_attention_heads}",
+                got=f"hidden_size={self.hidden_size}",
+            )
+        if self.hidden_act not in ACTIVATIONS:
+            raise InputError("unknown `hidden_act`", expected=" or ".join(ACTIVATIONS), got=self.hidden_act)
+        if len(self.id2label) < 1:
+            raise InputError("a classifier needs labels", expected="num_labels >= 1", got="num_labels=0")
+
+    @property
+    def num_labels(self) -> int:
+        return len(self.id2label)
+
+    @property
+    def head_dropout(self) -> float:
+        return self.hidden_dropout_prob if self.classifier_dropout is None else self.classifier_dropout
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any], *, where: object = "config.json") -> "BertArchitecture":
+        """Reads the content of a config.json.
+
+        Raises:
+            InputError: the config is not an encoder BERT with absolute positions, or a value does not fit.
+        """
+        config = dict(config)
+        if config.get("model_type") != "bert":
+            raise InputError("not a BERT checkpoint", where=where, expected="model_type bert",
+                             got=f"model_type {config.get('model_type')!r}")  # fmt: skip
+        if config.get("position_embedding_type", "absolute") != "absolute" or config.get("is_decoder"):
+            raise InputError("only encoder BERTs with absolute positions are built here", where=where,
+                             got=f"position_embedding_type={config.get('position_embedding_type')!r}, "
+                             f"is_decoder={config.get('is_decoder')!r}")  # fmt: skip
+        labels = config.pop("id2label", None)
+        num_labels = config.pop("num_labels", None)  # older files carry it; id2label says the same
+        config.pop("label2id", None)
+        fields = {field.name for field in dataclasses.fields(cls)} - {"extra", "id2label"}
+        known = {key: value for key, value in config.items() if key in fields}
+        extra = {key: value for key, value in config.items() if key not in fields}
+        if labels:
+            known["id2label"] = tuple(name for _, name in sorted(labels.items(), key=lambda item: int(item[0])))
+        elif num_labels:
+            known["id2label"] = default_labels(num_labels)
+        return cls(**known, extra=extra)
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> "BertArchitecture":
+        path = Path(folder) / "config.json"
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError("checkpoint has no config.json", where=folder,
+                             expected="a folder in the Hugging Face layout") from None  # fmt: skip
+        except (OSError, ValueError) as error:
+            raise InputError("unreadable config.json", where=path, got=str(error)) from None
+        return cls.from_dict(content, where=path)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of config.json: what was read, the unknown keys included, and the labels."""
+        known = dataclasses.asdict(self)
+        labels = known.pop("id2label")
+        return {
+            **known.pop("extra"),
+            **known,
+            "id2label": {str(index): name for index, name in enumerate(labels)},
+            "label2id": {name: index for index, name in enumerate(labels)},
+        }
+
+
+def default_labels(num_labels: int) -> tuple[str, ...]:
+    """Names for labels nobody named, as Hugging Face writes them: LABEL_0, LABEL_1 ..."""
+    return tuple(f"LABEL_{index}" for index in range(num_labels))

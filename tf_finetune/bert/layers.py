@@ -1,0 +1,182 @@
+"""The layers of BERT (Devlin et al. 2019, https://arxiv.org/abs/1810.04805), in keras.ops.
+
+Activations travel as (tokens, hidden) with tokens = batch * length: a rank-2 matrix product keeps
+TensorFlow's MatMul+BiasAdd+activation fusions, which the rank-3 form (a tensordot) loses.
+Every layer and sublayer is named, because weight paths are how checkpoints and decay rules find them.
+"""
+
+import keras
+from keras import layers, ops
+
+from tf_finetune.bert.architecture import BertArchitecture
+
+# Added to the attention score of a padding token; its probability underflows to exactly 0.
+MASKED_SCORE = -1e9
+
+
+def activation(name: str):
+    """The function behind a config.json `hidden_act`. Hugging Face's "gelu" is the erf form."""
+    if name == "gelu":
+        return _gelu_erf
+    if name in ("gelu_new", "gelu_pytorch_tanh"):
+        return _gelu_tanh
+    return keras.activations.get(name)
+
+
+def _gelu_erf(x):
+    return ops.gelu(x, approximate=False)
+
+
+def _gelu_tanh(x):
+    return ops.gelu(x, approximate=True)
+
+
+def _initializer(architecture: BertArchitecture):
+    return keras.initializers.RandomNormal(stddev=architecture.initializer_range)
+
+
+def dense(units: int, architecture: BertArchitecture, **kwargs) -> layers.Dense:
+    return layers.Dense(units, kernel_initializer=_initializer(architecture), **kwargs)
+
+
+def layer_norm(architecture: BertArchitecture, **kwargs) -> layers.LayerNormalization:
+    return layers.LayerNormalization(epsilon=architecture.layer_norm_eps, **kwargs)
+
+
+class BertEmbeddings(layers.Layer):
+    """Word + position + token-type embeddings, LayerNorm, dropout.
+
+    The tables are looked up in float32 under every precision policy: casting them first would cost a
+    pass over the whole vocabulary each step and turn their sparse gradient into a dense one.
+    """
+
+    def __init__(self, architecture: BertArchitecture, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden_size = architecture.hidden_size
+
+        def table(rows: int, name: str) -> layers.Embedding:
+            return layers.Embedding(
+                rows, self.hidden_size, embeddings_initializer=_initializer(architecture), dtype="float32", name=name
+            )
+
+        self.word_embeddings = table(architecture.vocab_size, "word_embeddings")
+        self.position_embeddings = table(architecture.max_position_embeddings, "position_embeddings")
+        self.token_type_embeddings = table(architecture.type_vocab_size, "token_type_embeddings")
+        self.layer_norm = layer_norm(architecture, name="layer_norm", dtype="float32")
+        self.dropout = layers.Dropout(architecture.hidden_dropout_prob, name="dropout")
+
+    def build(self, input_shape=None):
+        for table in (self.word_embeddings, self.position_embeddings, self.token_type_embeddings):
+            table.build(None)
+        self.layer_norm.build((None, self.hidden_size))
+
+    def call(self, input_ids, token_type_ids, position_ids, training=None):
+        """Three int tensors (batch, length) or broadcastable to it; returns (batch * length, hidden)."""
+        hidden = self.word_embeddings(input_ids)  # (batch, length, hidden)
+        hidden = hidden + self.token_type_embeddings(token_type_ids)
+        hidden = hidden + self.position_embeddings(position_ids)
+        hidden = self.layer_norm(ops.reshape(hidden, (-1, self.hidden_size)))
+        return self.dropout(hidden, training=training)
+
+
+class BertSelfAttention(layers.Layer):
+    """Multi-head self-attention and its output projection; query, key and value are one matrix product."""
+
+    def __init__(self, architecture: BertArchitecture, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden_size = architecture.hidden_size
+        self.num_heads = architecture.num_attention_heads
+        self.head_dim = self.hidden_size // self.num_heads
+        self.qkv = dense(3 * self.hidden_size, architecture, name="qkv")
+        self.dropout = layers.Dropout(architecture.attention_probs_dropout_prob, name="dropout")
+        self.output_dense = dense(self.hidden_size, architecture, name="output_dense")
+
+    def build(self, input_shape=None):
+        self.qkv.build((None, self.hidden_size))
+        self.output_dense.build((None, self.hidden_size))
+
+    def call(self, hidden, score_bias, training=None):
+        """hidden (batch * length, hidden), score_bias (batch, 1, 1, length); returns the shape of hidden."""
+        length = ops.shape(score_bias)[-1]
+        by_head = (-1, length, self.num_heads, self.head_dim)
+        query, key, value = (ops.reshape(part, by_head) for part in ops.split(self.qkv(hidden), 3, axis=-1))
+        query = ops.transpose(query * self.head_dim**-0.5, (0, 2, 1, 3))  # (batch, heads, length, head_dim)
+        key = ops.transpose(key, (0, 2, 3, 1))  # (batch, heads, head_dim, length)
+        value = ops.transpose(value, (0, 2, 1, 3))  # (batch, heads, length, head_dim)
+        probabilities = ops.softmax(ops.matmul(query, key) + score_bias)  # (batch, heads, length, length)
+        probabilities = self.dropout(probabilities, training=training)
+        context = ops.transpose(ops.matmul(probabilities, value), (0, 2, 1, 3))
+        return self.output_dense(ops.reshape(context, (-1, self.hidden_size)))
+
+
+class BertLayer(layers.Layer):
+    """One encoder block: attention, then the feed-forward pair, each with dropout, residual and LayerNorm."""
+
+    def __init__(self, architecture: BertArchitecture, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden_size, self.intermediate_size = architecture.hidden_size, architecture.intermediate_size
+        self.attention = BertSelfAttention(architecture, name="attention")
+        self.attention_dropout = layers.Dropout(architecture.hidden_dropout_prob, name="attention_dropout")
+        self.attention_layer_norm = layer_norm(architecture, name="attention_layer_norm")
+        self.intermediate = dense(
+            self.intermediate_size, architecture, activation=activation(architecture.hidden_act), name="intermediate"
+        )
+        self.output_dense = dense(self.hidden_size, architecture, name="output_dense")
+        self.output_dropout = layers.Dropout(architecture.hidden_dropout_prob, name="output_dropout")
+        self.output_layer_norm = layer_norm(architecture, name="output_layer_norm")
+
+    def build(self, input_shape=None):
+        hidden_shape = (None, self.hidden_size)
+        self.attention.build(hidden_shape)
+        self.attention_layer_norm.build(hidden_shape)
+        self.intermediate.build(hidden_shape)
+        self.output_dense.build((None, self.intermediate_size))
+        self.output_layer_norm.build(hidden_shape)
+
+    def call(self, hidden, score_bias, training=None):
+        """hidden (batch * length, hidden), score_bias (batch, 1, 1, length); returns the shape of hidden."""
+        attended = self.attention(hidden, score_bias, training=training)
+        hidden = self.attention_layer_norm(hidden + self.attention_dropout(attended, training=training))
+        expanded = self.output_dense(self.intermediate(hidden))
+        return self.output_layer_norm(hidden + self.output_dropout(expanded, training=training))
+
+
+class BertBackbone(layers.Layer):
+    """Embeddings, encoder blocks and pooler: what every BERT model shares, head aside."""
+
+    def __init__(self, architecture: BertArchitecture, **kwargs):
+        super().__init__(**kwargs)
+        self.architecture = architecture
+        self.embeddings = BertEmbeddings(architecture, name="embeddings")
+        self.encoder = [BertLayer(architecture, name=f"layer_{i}") for i in range(architecture.num_hidden_layers)]
+        self.pooler = dense(architecture.hidden_size, architecture, activation="tanh", name="pooler")
+
+    def build(self, input_shape=None):
+        self.embeddings.build()
+        for block in self.encoder:
+            block.build()
+        self.pooler.build((None, self.architecture.hidden_size))
+
+    def call(self, input_ids, attention_mask=None, token_type_ids=None, position_ids=None, training=None):
+        """Int tensors (batch, length), all but the first optional.
+
+        Returns:
+            A pair: the hidden states (batch, length, hidden) of the embeddings and of each block in a
+            list of num_hidden_layers + 1, and the pooled output (batch, hidden).
+        """
+        batch, length = ops.shape(input_ids)
+        if attention_mask is None:
+            attention_mask = ops.ones_like(input_ids)
+        if token_type_ids is None:
+            token_type_ids = ops.zeros_like(input_ids)
+        if position_ids is None:
+            position_ids = ops.expand_dims(ops.arange(length, dtype="int32"), 0)
+        padding = 1.0 - ops.cast(attention_mask, "float32")
+        score_bias = ops.cast(padding * MASKED_SCORE, self.compute_dtype)[:, None, None, :]
+        hidden = self.embeddings(input_ids, token_type_ids, position_ids, training=training)
+        states = [hidden]
+        for block in self.encoder:
+            hidden = block(hidden, score_bias, training=training)
+            states.append(hidden)
+        states = [ops.reshape(state, (batch, length, self.architecture.hidden_size)) for state in states]
+        return states, self.pooler(states[-1][:, 0])

@@ -1,0 +1,172 @@
+"""The command line: parse, choose the backend, call one command, turn bad input into one clear line."""
+
+import difflib
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+
+from absl import flags
+from ml_collections import config_flags
+
+from tf_finetune import settings
+from tf_finetune.config import ExperimentConfig
+from tf_finetune.errors import InputError
+
+COMMANDS = {
+    "train": "fine-tune a checkpoint on labelled text",
+    "evaluate": "measure the best checkpoint on validation and test",
+    "predict": "classify texts: arguments, --input=FILE (a text a line), or standard input",
+    "export": "write the best checkpoint as a SavedModel for TensorFlow Serving",
+    "verify": "check that the newest export answers as its checkpoint does",
+}
+
+USAGE = """\
+tf-finetune COMMAND --workdir=DIR [--config=NAME_OR_FILE[:ARGUMENT]] [--config.SECTION.FIELD=VALUE ...] [TEXT ...]
+
+commands:
+{commands}
+
+Commands after train use the config of the workdir's run; --config.SECTION.FIELD=VALUE changes what still can be.
+
+flags:
+{flags}
+
+configs: {configs}"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit status: 0 done, 2 bad input, 1 anything else."""
+    argv = list(sys.argv if argv is None else argv)
+    try:
+        return _run(argv)
+    except (InputError, flags.Error) as error:
+        message = " ".join(str(error).split())
+    except RuntimeError as error:  # a promise of the export is broken, or TensorFlow refused
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    print(f"error: {message}", file=sys.stderr)
+    return 2
+
+
+def _run(argv: list[str]) -> int:
+    command = next((word for word in argv[1:] if not word.startswith("-")), None)
+    values = _define_flags(_with_config(argv, command))
+    if command is None and not {"--help", "-help", "-h"} & set(argv):
+        raise InputError("no command", expected=" or ".join(COMMANDS))
+    if {"--help", "-help", "-h"} & set(argv):
+        print(_help(values))
+        return 0
+    if command not in COMMANDS:
+        near = difflib.get_close_matches(command, COMMANDS, n=1, cutoff=0.0)[0]
+        raise InputError("no such command", expected=f"one of {', '.join(COMMANDS)}; the nearest is {near}", got=command)
+    positional = values(_with_config(argv, command))[2:]
+    _check_flags(command, values, positional)
+    _prepare_environment()
+    _call(command, values, positional)
+    return 0
+
+
+def _with_config(argv: list[str], command: str | None) -> list[str]:
+    """For commands after train, the workdir's own config goes in front, so that overrides have what to change."""
+    workdir = next((word.split("=", 1)[1] for word in argv if re.match(r"--?workdir=", word)), None)
+    given = any(re.match(r"--?config(=|$)", word) for word in argv)
+    if given or command in (None, "train") or command not in COMMANDS or not workdir:
+        return argv
+    path = os.path.join(workdir, "config.json")
+    if not os.path.isfile(path):
+        raise InputError("no trained model", where=workdir, expected="a workdir that `tf-finetune train` filled")
+    return [argv[0], f"--config={path}", *argv[1:]]
+
+
+def _define_flags(argv: list[str]) -> flags.FlagValues:
+    values = flags.FlagValues()
+    values.set_gnu_getopt(True)  # flags and texts in any order
+    for word in argv:
+        if match := re.match(r"--?(?:no)?config\.([^=]*)", word):
+            settings.check_field(match[1], where="the command line")
+    config_flags.DEFINE_config_dataclass(
+        "config", ExperimentConfig(), "a config file, or the bare name of one that comes with the package",
+        flag_values=values, sys_argv=argv, parse_fn=settings.load,
+    )  # fmt: skip
+    flags.DEFINE_string("workdir", None, "the folder of the run", flag_values=values)
+    flags.DEFINE_bool("restart", False, "train: remove the run the workdir holds and start over", flag_values=values)
+    flags.DEFINE_string("input", None, "predict: a file with one text a line", flag_values=values)
+    return values
+
+
+def _check_flags(command: str, values: flags.FlagValues, positional: list[str]) -> None:
+    if not values.workdir:
+        raise InputError("no working directory", expected="--workdir=DIR")
+    if command == "train" and not values["config"].present:
+        raise InputError("nothing to train", expected="--config=NAME_OR_FILE, such as --config=reviews_minilm")
+    if values.restart and command != "train":
+        raise InputError("--restart is a flag of train", got=command)
+    if values.input is not None and command != "predict":
+        raise InputError("--input is a flag of predict", got=command)
+    if positional and command != "predict":
+        raise InputError(f"{command} takes flags only", got=repr(positional[0]))
+    if positional and values.input is not None:
+        raise InputError("texts came twice", expected="arguments or --input, not both")
+
+
+def _prepare_environment() -> None:
+    """Before TensorFlow and Keras are imported: what they read from the environment."""
+    if os.environ.get("TF_USE_LEGACY_KERAS", "").lower() in ("1", "true"):
+        raise InputError("this needs Keras 3", where="the environment", expected="TF_USE_LEGACY_KERAS unset",
+                         got=f"TF_USE_LEGACY_KERAS={os.environ['TF_USE_LEGACY_KERAS']}")  # fmt: skip
+    backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    if backend != "tensorflow":
+        raise InputError("the command line runs on TensorFlow", where="the environment",
+                         expected="KERAS_BACKEND=tensorflow or unset", got=f"KERAS_BACKEND={backend}")  # fmt: skip
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it announces that PyTorch is missing
+
+
+def _call(command: str, values: flags.FlagValues, positional: list[str]) -> None:
+    if command == "train":
+        from tf_finetune.commands.train import train
+
+        train(values.config, values.workdir, restart=values.restart)
+    elif command == "evaluate":
+        from tf_finetune.commands.evaluate import evaluate
+
+        evaluate(values.workdir, values.config)
+    elif command == "predict":
+        from tf_finetune.commands.predict import predict
+
+        for answer in predict(values.workdir, _texts(values.input, positional), values.config):
+            print(json.dumps(answer, ensure_ascii=False), flush=True)
+    elif command == "export":
+        from tf_finetune.commands.export import export
+
+        export(values.workdir, values.config)
+    else:
+        from tf_finetune.commands.verify import verify
+
+        verify(values.workdir, values.config)
+
+
+def _texts(path: str | None, positional: list[str]) -> Iterator[str]:
+    if positional:
+        yield from positional
+        return
+    if path is None:
+        sys.stdin.reconfigure(encoding="utf-8", errors="replace")
+        yield from (line.rstrip("\n") for line in sys.stdin)
+        return
+    with open(path, encoding="utf-8", errors="replace") as file:
+        yield from (line.rstrip("\n") for line in file)
+
+
+def _help(values: flags.FlagValues) -> str:
+    described = "\n".join(f"  --{name}: {values[name].help}" for name in ("config", "workdir", "restart", "input"))
+    commands = "\n".join(f"  {name:<10}{what}" for name, what in COMMANDS.items())
+    return USAGE.format(commands=commands, flags=described, configs=", ".join(settings.config_names()))

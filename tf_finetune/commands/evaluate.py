@@ -1,0 +1,66 @@
+"""`tf-finetune evaluate`: how good the best checkpoint is on validation and test."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tf_finetune import settings
+from tf_finetune.commands.restore import restore
+from tf_finetune.config import ExperimentConfig
+from tf_finetune.data import sources
+from tf_finetune.errors import InputError
+from tf_finetune.evaluation.metrics import classification_metrics
+from tf_finetune.workdir import Workdir, write_json
+
+SPLITS = ("validation", "test")
+COLUMNS = ("examples", "accuracy", "precision", "recall", "f1", "roc_auc", "loss")
+
+
+def evaluate(workdir: str | Path, config: ExperimentConfig | None = None) -> dict[str, dict[str, Any]]:
+    """Evaluates in float32, prints a table and writes workdir/evaluation.json.
+
+    Args:
+        workdir: of a training run.
+        config: the run's config with another data source; None means the run's own.
+
+    Returns:
+        For each split the numbers of `evaluation.metrics.classification_metrics`.
+
+    Raises:
+        InputError: no trained model there, or data that cannot be read.
+    """
+    classifier, config = restore("evaluate", workdir, config)
+    splits = sources.load(**settings.source_options(config), label_names=classifier.label_names)
+    results = {}
+    for name in SPLITS:
+        if name in splits.examples:
+            examples = splits.examples[name]
+            results[name] = classification_metrics(classifier.logits(examples.texts), np.array(examples.labels))
+    if not results:
+        raise InputError("nothing to evaluate", where=config.data.source, expected="a validation or test split",
+                         got=", ".join(splits.examples))  # fmt: skip
+    _print_table(results, classifier.label_names)
+    write_json(Workdir(workdir).evaluation, results)
+    return results
+
+
+def _print_table(results: dict[str, dict[str, Any]], label_names: tuple[str, ...]) -> None:
+    print("split".ljust(12) + "".join(column.rjust(11) for column in COLUMNS))
+    for split, numbers in results.items():
+        cells = (numbers[column] for column in COLUMNS)
+        print(split.ljust(12) + "".join(_cell(value).rjust(11) for value in cells))
+    meaning = f"of {label_names[1]!r}" if len(label_names) == 2 else "the mean over the labels (macro)"
+    print(f"precision, recall, f1: {meaning}")
+    for split, numbers in results.items():
+        print(f"confusion matrix, {split} (rows: true, columns: predicted)")
+        width = max(8, *(len(name) + 2 for name in label_names))
+        print(" " * width + "".join(name.rjust(width) for name in label_names))
+        for name, counts in zip(label_names, numbers["confusion_matrix"], strict=True):
+            print(name.rjust(width) + "".join(str(count).rjust(width) for count in counts))
+
+
+def _cell(value: float | int | None) -> str:
+    if value is None:
+        return "-"
+    return str(value) if isinstance(value, int) else f"{value:.4f}"

@@ -1,0 +1,35 @@
+"""`tf-finetune export`: the best checkpoint as a SavedModel, checked and then published."""
+
+from pathlib import Path
+
+from tf_finetune.commands.restore import restore
+from tf_finetune.commands.verify import print_checks
+from tf_finetune.config import ExperimentConfig
+from tf_finetune.serving import verification
+from tf_finetune.serving.export import save_model, versions
+from tf_finetune.workdir import Workdir, published_folder
+
+
+def export(workdir: str | Path, config: ExperimentConfig | None = None) -> Path:
+    """Writes `workdir/export/N`, N the next free integer; a half-written version is never visible there.
+
+    Args:
+        workdir: of a training run.
+        config: the run's config with another export section; None means the run's own.
+
+    Returns:
+        The folder of the new version.
+
+    Raises:
+        InputError: no trained model there.
+        RuntimeError: the export does not answer as the checkpoint does; it is not published.
+    """
+    classifier, config = restore("export", workdir, config)
+    folder = Workdir(workdir).export
+    target = folder / str(max(versions(folder), default=0) + 1)
+    with published_folder(target) as aside:
+        save_model(classifier, aside)
+        if config.export.verify:
+            print_checks(verification.verify(aside, classifier))
+    print(f"exported to {target}")
+    return target

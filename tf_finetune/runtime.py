@@ -1,0 +1,53 @@
+"""Seeds, precision and devices: what was asked for, and what it resolved to on this machine."""
+
+import contextlib
+import os
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+
+from tf_finetune.config import Precision
+
+
+@contextlib.contextmanager
+def precision_policy(policy: str) -> Iterator[None]:
+    """Models built inside compute in this Keras dtype policy ("float32", "mixed_bfloat16")."""
+    import keras
+
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def training_policy(precision: Precision) -> str:
+    """The Keras dtype policy behind `runtime.precision`."""
+    if precision is Precision.AUTO:
+        precision = Precision.BFLOAT16 if has_native_bfloat16() else Precision.FLOAT32
+    return "mixed_bfloat16" if precision is Precision.BFLOAT16 else "float32"
+
+
+def has_native_bfloat16() -> bool:
+    """Whether the device multiplies bfloat16 in hardware; where it does not, bfloat16 is slower than float32."""
+    import tensorflow as tf
+
+    for gpu in tf.config.list_physical_devices("GPU"):
+        return tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) >= (8, 0)
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = cpuinfo.read_text() if cpuinfo.is_file() else ""
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def describe(policy: str) -> str:
+    """One line: device, cores, versions and precision."""
+    import keras
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    device = f"{len(gpus)} GPU" if gpus else f"CPU, {len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores"  # noqa: E501
+    return (
+        f"{device}; {policy}; TensorFlow {tf.__version__}, Keras {keras.__version__} "
+        f"({keras.backend.backend()}), Python {platform.python_version()}"
+    )

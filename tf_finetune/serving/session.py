@@ -1,0 +1,134 @@
+"""Ask an exported SavedModel by signature, in a new process that has TensorFlow's C++ code and no Python TensorFlow."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from tf_finetune.errors import InputError
+
+SCRIPT = Path(__file__).with_name("c_api.py")
+
+
+class SignatureTensor(NamedTuple):
+    """One input or output of a signature; a dimension that may vary is None."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+
+
+class Signature(NamedTuple):
+    """What a signature takes and gives, by the keys a client uses."""
+
+    inputs: dict[str, SignatureTensor]
+    outputs: dict[str, SignatureTensor]
+
+
+def signature_tensors(saved_model: Path) -> dict[str, Signature]:
+    """Read the signatures of a SavedModel, by name, without loading it; InputError if it is none."""
+    from google.protobuf.message import DecodeError
+    from tensorflow import dtypes
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    def tensor(info) -> SignatureTensor:
+        shape = tuple(dim.size if dim.size >= 0 else None for dim in info.tensor_shape.dim)
+        return SignatureTensor(info.name, dtypes.as_dtype(info.dtype).name, shape)
+
+    try:
+        content = saved_model_pb2.SavedModel.FromString((saved_model / "saved_model.pb").read_bytes())
+    except (OSError, DecodeError) as failure:
+        raise InputError("not a SavedModel", where=saved_model, expected="saved_model.pb", got=failure) from None
+    return {
+        name: Signature(
+            inputs={key: tensor(info) for key, info in signature.inputs.items()},
+            outputs={key: tensor(info) for key, info in signature.outputs.items()},
+        )
+        for name, signature in content.meta_graphs[0].signature_def.items()
+        if name != "__saved_model_init_op"  # the loader runs it, no client does
+    }
+
+
+def run_in_c_api(
+    saved_model: Path, requests: list[tuple[str, dict[str, list]]], timeout: float = 120.0
+) -> list[dict[str, np.ndarray | list[str]]]:
+    """Answer requests of (signature name, inputs by key) with outputs by key: strings as lists, the rest as arrays.
+
+    Args:
+        saved_model: the folder of one exported version.
+        requests: every input a nested list or an array; a string may be str or bytes.
+        timeout: seconds for the whole process, which starts in about one.
+
+    Raises:
+        InputError: not a SavedModel, or a request that does not fit its signature.
+        RuntimeError: it did not load or answer; the message is TensorFlow's.
+    """
+    signatures = signature_tensors(saved_model)
+    runs = [_run(signatures, name, inputs) for name, inputs in requests]
+    reply = _ask({**_libraries(), "saved_model": str(saved_model), "runs": runs}, timeout)
+    results = []
+    for (name, _), answer, shapes in zip(requests, reply["answers"], reply["shapes"], strict=True):
+        for key, tensor in signatures[name].outputs.items():
+            if tensor.dtype != "string":
+                answer[key] = np.array(answer[key], tensor.dtype).reshape(shapes[key])
+        results.append(answer)
+    return results
+
+
+def _libraries() -> dict[str, list[str]]:
+    tensorflow, text = (importlib.util.find_spec(name) for name in ("tensorflow", "tensorflow_text"))
+    folder = Path(tensorflow.origin).parent
+    # All op libraries of tensorflow_text: naming the one or two a graph needs would save 0.2 seconds and rot.
+    ops = sorted(Path(text.origin).parent.glob("python/*/_*.so")) if text else []
+    return {
+        "libraries": [str(folder / f"libtensorflow_{part}.so.2") for part in ("framework", "cc")],
+        "op_libraries": [str(path) for path in ops],
+    }
+
+
+def _run(signatures: dict[str, Signature], name: str, inputs: dict[str, list]) -> dict:
+    if name not in signatures:
+        raise InputError("no such signature", expected=" or ".join(signatures), got=name)
+    expected, outputs = signatures[name]
+    if inputs.keys() != expected.keys():
+        wanted, given = (", ".join(sorted(one)) or "none" for one in (expected, inputs))
+        raise InputError("wrong inputs", where=f"a request to {name}", expected=wanted, got=given)
+    return {
+        "inputs": {tensor.name: _feed(tensor, inputs[key]) for key, tensor in expected.items()},
+        "outputs": {key: tensor.name for key, tensor in outputs.items()},
+    }
+
+
+def _feed(tensor: SignatureTensor, value: list) -> dict:
+    array = np.asarray(value, dtype=object if tensor.dtype == "string" else tensor.dtype)
+    if array.shape == (0,):  # an empty list says nothing about the other dimensions
+        array = array.reshape([0, *(size or 0 for size in tensor.shape[1:])])
+    items = array.reshape(-1).tolist()
+    if tensor.dtype == "string":
+        items = [item.decode("utf-8", "surrogateescape") if isinstance(item, bytes) else item for item in items]
+    return {"dtype": tensor.dtype, "shape": array.shape, "value": items}
+
+
+def _ask(request: dict, timeout: float) -> dict:
+    # The CPU answers: the accelerator's memory is the parent's already, and a server may have none.
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
+    command, message = [sys.executable, "-I", str(SCRIPT)], json.dumps(request).encode()
+    try:
+        child = subprocess.run(
+            command, input=message, capture_output=True, env=environment, timeout=timeout, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"no answer from the SavedModel in {timeout:g} seconds") from None
+    if child.returncode == 0:
+        return json.loads(child.stdout)
+    # TensorFlow logs after the error too; a crash leaves no error line, only the log's last words.
+    lines = child.stderr.decode("utf-8", "replace").splitlines()
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    if not errors:
+        raise RuntimeError(f"exit status {child.returncode}: {(lines or ['no message'])[-1]}")
+    raise RuntimeError(errors[-1])

@@ -1,0 +1,189 @@
+"""Experiment configs as files, text and JSON: find, load, check, and hand each room its plain arguments."""
+
+import dataclasses
+import difflib
+import enum
+import importlib.util
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tf_finetune.config import ExperimentConfig
+from tf_finetune.errors import InputError
+
+# (field, the values it may take in words, the test)
+_LIMITS = (
+    ("data.max_length", "at least 3: [CLS], one token, [SEP]", lambda value: value >= 3),
+    ("data.max_examples", "0 (all) or more", lambda value: value >= 0),
+    ("optimizer.learning_rate", "more than 0", lambda value: value > 0),
+    ("optimizer.weight_decay", "0 or more", lambda value: value >= 0),
+    ("optimizer.warmup_proportion", "between 0 and 1", lambda value: 0 <= value <= 1),
+    ("optimizer.warmup_steps", "0 (use warmup_proportion) or more", lambda value: value >= 0),
+    ("optimizer.beta_1", "at least 0 and below 1", lambda value: 0 <= value < 1),
+    ("optimizer.beta_2", "at least 0 and below 1", lambda value: 0 <= value < 1),
+    ("optimizer.epsilon", "more than 0", lambda value: value > 0),
+    ("optimizer.max_grad_norm", "0 (never clip) or more", lambda value: value >= 0),
+    ("train.epochs", "1 or more", lambda value: value >= 1),
+    ("train.batch_size", "1 or more", lambda value: value >= 1),
+    ("train.eval_batch_size", "1 or more", lambda value: value >= 1),
+    ("train.early_stopping_patience", "0 (never) or more", lambda value: value >= 0),
+    ("train.log_every_steps", "1 or more", lambda value: value >= 1),
+    ("runtime.seed", "between 0 and 2**32 - 1", lambda value: 0 <= value < 2**32),
+)
+
+
+def load(name: str) -> ExperimentConfig:
+    """The config a name stands for.
+
+    Args:
+        name: a Python file with `get_config()`, the bare name of one in `configs/`, either followed by
+            `:ARGUMENT` for `get_config`, or the config.json of an earlier run.
+
+    Raises:
+        InputError: no such file, an error inside it, or it returns something else.
+    """
+    if name.endswith(".json"):
+        return _from_json(Path(name))
+    location, separator, argument = name.partition(":")
+    path = _find(location)
+    try:
+        spec = importlib.util.spec_from_file_location(f"tf_finetune_config_{path.stem}", path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        config = module.get_config(*([argument] if separator else []))
+    except InputError:
+        raise
+    except Exception as error:  # the file is the user's code: whatever it raises is theirs to see
+        line = _line_in(path, error)
+        raise InputError("the config file failed", where=f"{path}{line}", expected="get_config() -> ExperimentConfig",
+                         got=f"{type(error).__name__}: {error}") from None  # fmt: skip
+    if not isinstance(config, ExperimentConfig):
+        raise InputError("get_config() returned something else", where=path, expected="an ExperimentConfig",
+                         got=type(config).__name__)  # fmt: skip
+    return config
+
+
+def config_folders() -> list[Path]:
+    """Where bare names are looked up: inside an installed package, or beside it in a checkout."""
+    package = Path(__file__).parent
+    return [package / "configs", package.parent / "configs"]
+
+
+def config_names() -> list[str]:
+    """The configs that come with the package."""
+    return sorted({p.stem for folder in config_folders() for p in folder.glob("*.py") if p.stem != "__init__"})
+
+
+def _find(location: str) -> Path:
+    candidates = [Path(location)]
+    if "/" not in location and not location.endswith(".py"):
+        candidates += [folder / f"{location}.py" for folder in config_folders()]
+    for path in candidates:
+        if path.is_file():
+            return path
+    raise InputError("no such config file", where="--config", expected=f"a .py file, or one of {', '.join(config_names())}",
+                     got=location)  # fmt: skip
+
+
+def _line_in(path: Path, error: BaseException) -> str:
+    """` line N` of the config file where the error came from, as far as it can be told."""
+    if isinstance(error, SyntaxError):
+        return f" line {error.lineno}"
+    lines, traceback = [], error.__traceback__
+    while traceback is not None:
+        if traceback.tb_frame.f_code.co_filename == str(path):
+            lines.append(traceback.tb_lineno)
+        traceback = traceback.tb_next
+    return f" line {lines[-1]}" if lines else ""
+
+
+def _from_json(path: Path) -> ExperimentConfig:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError("no such config file", where="--config", got=path) from None
+    except (OSError, ValueError) as error:
+        raise InputError("unreadable config file", where=path, got=str(error)) from None
+    config = ExperimentConfig()
+    types = dict(fields(config))
+    given = {f"{section}.{name}": value for section, values in content.items() for name, value in values.items()}
+    for name, value in given.items():
+        check_field(name, where=path)
+        section, field = name.split(".")
+        is_enum = isinstance(types[name], enum.Enum)
+        setattr(getattr(config, section), field, type(types[name])(value) if is_enum else value)
+    return config
+
+
+def fields(config: ExperimentConfig) -> Iterator[tuple[str, Any]]:
+    """Every `section.field` and its value."""
+    for section in dataclasses.fields(config):
+        values = getattr(config, section.name)
+        for field in dataclasses.fields(values):
+            yield f"{section.name}.{field.name}", getattr(values, field.name)
+
+
+def check_field(name: str, *, where: object) -> None:
+    """Refuses a `section.field` that does not exist, and names the nearest that does."""
+    known = [field for field, _ in fields(ExperimentConfig())]
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+        raise InputError(f"no config field {name}", where=where, expected=f"a field of the schema; the nearest is {near}")
+
+
+def validated(config: ExperimentConfig) -> ExperimentConfig:
+    """The config, once every value has the type and the range its field asks for.
+
+    Raises:
+        InputError: one has not.
+    """
+    values = dict(fields(config))
+    for name, default in fields(ExperimentConfig()):
+        kind = type(default)
+        if kind is float and type(values[name]) is int:
+            continue
+        if type(values[name]) is not kind or (kind is float and not math.isfinite(values[name])):
+            raise InputError(f"wrong value for {name}", expected=kind.__name__, got=repr(values[name]))
+    for name, expected, holds in _LIMITS:
+        if not holds(values[name]):
+            raise InputError(f"wrong value for {name}", expected=expected, got=values[name])
+    return config
+
+
+def to_dict(config: ExperimentConfig) -> dict[str, dict[str, Any]]:
+    """JSON-ready: every field, Enums by value."""
+    content: dict[str, dict[str, Any]] = {}
+    for name, value in fields(config):
+        section, field = name.split(".")
+        content.setdefault(section, {})[field] = value.value if isinstance(value, enum.Enum) else value
+    return content
+
+
+def to_text(config: ExperimentConfig) -> str:
+    """One line a section, as printed at the start of a run."""
+    return "\n".join(
+        f"{section}: " + ", ".join(f"{field}={value}" for field, value in values.items())
+        for section, values in to_dict(config).items()
+    )
+
+
+def source_options(config: ExperimentConfig) -> dict[str, Any]:
+    """Arguments of data.sources.load."""
+    return {
+        "source": config.data.source,
+        "text_column": config.data.text_column,
+        "label_column": config.data.label_column,
+        "max_examples": config.data.max_examples,
+        "seed": config.runtime.seed,
+    }
+
+
+def classifier_options(config: ExperimentConfig) -> dict[str, Any]:
+    """Arguments of evaluation.classifier.Classifier."""
+    return {
+        "max_length": config.data.max_length,
+        "truncation": config.data.truncation,
+        "batch_size": config.train.eval_batch_size,
+    }

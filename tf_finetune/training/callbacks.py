@@ -1,0 +1,75 @@
+"""What a run says while it trains: a line of progress and a line of metrics.jsonl every few steps."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+
+
+class MetricsLog:
+    """metrics.jsonl: one object a line; all that depends on the clock sits under its `timing` key."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def write(self, **record) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+
+class Progress(keras.callbacks.Callback):
+    """Prints and records loss, accuracy, learning rate and speed of the epoch so far.
+
+    Args:
+        log: where records go.
+        schedule: learning rate by step.
+        batch_sizes: examples of each batch of this epoch.
+        first_step: optimizer steps done before this epoch.
+        num_train_steps: steps of the whole run.
+        every: steps between two lines.
+    """
+
+    def __init__(
+        self,
+        log: MetricsLog,
+        *,
+        schedule: Callable,
+        batch_sizes: list[int],
+        first_step: int,
+        num_train_steps: int,
+        every: int,
+    ):
+        super().__init__()
+        self.log, self.schedule, self.batch_sizes = log, schedule, batch_sizes
+        self.first_step, self.num_train_steps, self.every = first_step, num_train_steps, every
+        self.examples = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+        self.began = time.perf_counter()
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == 0:
+            self.first_step_seconds = time.perf_counter() - self.began
+        else:  # the first step is mostly tracing; counting it would hide the speed
+            self.examples += self.batch_sizes[batch]
+        step = self.first_step + batch + 1
+        if step % self.every == 0 or batch + 1 == len(self.batch_sizes):
+            self._report(step, logs)
+
+    def _report(self, step: int, logs: dict[str, float]) -> None:
+        seconds = time.perf_counter() - self.began
+        speed = self.examples / max(seconds - self.first_step_seconds, 1e-9)
+        learning_rate = float(self.schedule(step - 1))
+        loss, accuracy = float(logs["loss"]), float(logs["accuracy"])
+        print(
+            f"epoch {self.epoch + 1}  step {step}/{self.num_train_steps}  loss {loss:.4f}  accuracy {accuracy:.4f}"
+            f"  learning_rate {learning_rate:.2e}  {speed:.0f} examples/s",
+            flush=True,
+        )
+        self.log.write(
+            split="train", epoch=self.epoch, step=step, loss=loss, accuracy=accuracy, learning_rate=learning_rate,
+            timing={"epoch_seconds": seconds, "examples_per_second": speed},
+        )  # fmt: skip

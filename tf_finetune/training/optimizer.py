@@ -1,0 +1,131 @@
+"""Warmup schedule and AdamW with decay exclusions matched by weight path."""
+
+import re
+from collections.abc import Sequence
+
+import keras
+from keras import ops
+
+from tf_finetune.training import kernels
+
+# Weights that carry no decay in BERT (Devlin et al. 2019): every bias, and LayerNorm's gamma and beta.
+EXCLUDED_FROM_WEIGHT_DECAY = (r"/bias$", r"/gamma$", r"/beta$")
+
+
+@keras.saving.register_keras_serializable("tf_finetune")
+class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
+    """Linear from 0 to the peak over the warmup steps, then linear to 0 at the last step.
+
+    The value at step s (from 0) is that of `transformers.get_linear_schedule_with_warmup`.
+
+    Args:
+        peak_learning_rate: the value reached after the warmup.
+        num_train_steps: all steps, the warmup included.
+        num_warmup_steps: steps of the linear rise.
+    """
+
+    def __init__(self, peak_learning_rate: float, num_train_steps: int, num_warmup_steps: int):
+        super().__init__()
+        if not 0 <= num_warmup_steps <= num_train_steps:
+            raise ValueError(
+                "`num_warmup_steps` must be between 0 and num_train_steps. "
+                f"Received: num_warmup_steps={num_warmup_steps}, num_train_steps={num_train_steps}"
+            )
+        self.peak_learning_rate = peak_learning_rate
+        self.num_train_steps = num_train_steps
+        self.num_warmup_steps = num_warmup_steps
+
+    def __call__(self, step):
+        step = ops.cast(step, "float32")
+        rise = step / max(1, self.num_warmup_steps)
+        fall = (self.num_train_steps - step) / max(1, self.num_train_steps - self.num_warmup_steps)
+        share = ops.where(step < self.num_warmup_steps, rise, ops.maximum(fall, 0.0))
+        return self.peak_learning_rate * share
+
+    def get_config(self):
+        return {
+            "peak_learning_rate": self.peak_learning_rate,
+            "num_train_steps": self.num_train_steps,
+            "num_warmup_steps": self.num_warmup_steps,
+        }
+
+
+@keras.saving.register_keras_serializable("tf_finetune")
+class AdamWeightDecay(keras.optimizers.AdamW):
+    """AdamW (Loshchilov and Hutter 2019) that leaves some weights out of the decay, found by their path.
+
+    Keras matches exclusions against `variable.name`, which in Keras 3 is only its last part ("gamma");
+    a path such as `bert/layer_0/attention/output_dense/bias` says which weight it is. On the TensorFlow
+    backend one fused kernel updates each weight in one pass; elsewhere Keras's own update runs.
+
+    Args:
+        exclude_from_weight_decay: regular expressions searched in each weight's path.
+        **kwargs: those of keras.optimizers.AdamW.
+    """
+
+    def __init__(
+        self, *args, exclude_from_weight_decay: Sequence[str] = EXCLUDED_FROM_WEIGHT_DECAY, name="adamw", **kwargs
+    ):
+        super().__init__(*args, name=name, **kwargs)
+        self.excluded_patterns = tuple(exclude_from_weight_decay)
+
+    def build(self, variables):
+        if not self.built:
+            excluded = [v for v in variables if any(re.search(p, v.path) for p in self.excluded_patterns)]
+            self.exclude_from_weight_decay(var_list=excluded)
+        super().build(variables)
+
+    def update_step(self, gradient, variable, learning_rate):
+        if keras.backend.backend() != "tensorflow" or self.amsgrad:
+            return super().update_step(gradient, variable, learning_rate)
+        index = self._get_variable_index(variable)
+        kernels.fused_adam_update(
+            variable,
+            self._momentums[index],
+            self._velocities[index],
+            gradient,
+            learning_rate=learning_rate,
+            step=self.iterations + 1,
+            beta_1=self.beta_1,
+            beta_2=self.beta_2,
+            epsilon=self.epsilon,
+        )
+
+    def get_config(self):
+        return {**super().get_config(), "exclude_from_weight_decay": list(self.excluded_patterns)}
+
+
+def create_optimizer(
+    init_lr: float,
+    num_train_steps: int,
+    num_warmup_steps: int,
+    *,
+    weight_decay_rate: float = 0.0,
+    adam_beta1: float = 0.9,
+    adam_beta2: float = 0.999,
+    adam_epsilon: float = 1e-8,
+    adam_global_clipnorm: float | None = None,
+) -> tuple[AdamWeightDecay, WarmupLinearDecay]:
+    """The optimizer and schedule BERT is fine-tuned with; the arguments are those of the old TF function.
+
+    Args:
+        init_lr: the peak learning rate.
+        num_train_steps: all optimizer steps of the run.
+        num_warmup_steps: how many of them warm up.
+        weight_decay_rate: decoupled decay, as a share of lr * weight; not on biases and LayerNorm.
+        adam_epsilon: added to the root of the uncorrected second moment ("epsilon hat" of Kingma and Ba).
+        adam_global_clipnorm: all gradients are scaled down together to this L2 norm; None means never.
+
+    Returns:
+        The optimizer, and its schedule for plotting: a function of the step.
+    """
+    schedule = WarmupLinearDecay(init_lr, num_train_steps, num_warmup_steps)
+    optimizer = AdamWeightDecay(
+        learning_rate=schedule,
+        weight_decay=weight_decay_rate,
+        beta_1=adam_beta1,
+        beta_2=adam_beta2,
+        epsilon=adam_epsilon,
+        global_clipnorm=adam_global_clipnorm,
+    )
+    return optimizer, schedule

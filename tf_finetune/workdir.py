@@ -1,0 +1,112 @@
+"""Which path in a working directory belongs to whom, and how files come into it: whole or not at all."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tf_finetune.errors import InputError
+
+MANIFEST = "manifest.json"
+
+
+class Workdir:
+    """The paths of one run; see the README for what each holds."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.config = self.path / "config.json"
+        self.metrics = self.path / "metrics.jsonl"
+        self.checkpoints = self.path / "checkpoints"
+        self.best = self.path / "best.json"
+        self.evaluation = self.path / "evaluation.json"
+        self.export = self.path / "export"
+
+    def has_run(self) -> bool:
+        return self.config.exists() or self.checkpoints.exists()
+
+    def clear(self) -> None:
+        """Removes an earlier run's files, and nothing else that may lie in the folder. Exports stay."""
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        for path in (self.config, self.metrics, self.best, self.evaluation):
+            path.unlink(missing_ok=True)
+
+    def create(self) -> None:
+        """Makes the folder and proves that it can be written.
+
+        Raises:
+            InputError: it cannot.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
+        except OSError as error:
+            raise InputError("cannot write the working directory", where=self.path, got=error.strerror) from None
+
+    def best_checkpoint(self) -> Path:
+        """The folder of the checkpoint that did best in validation, its files checked against the manifest.
+
+        Raises:
+            InputError: there is none, or a file is not what was written.
+        """
+        if not self.best.is_file():
+            raise InputError("no trained model", where=self.path, expected="a workdir that `tf-finetune train` filled")
+        folder = self.checkpoints / json.loads(self.best.read_text(encoding="utf-8"))["checkpoint"]
+        check_manifest(folder)
+        return folder
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a JSON file whole: aside first, then renamed over the old one."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(aside, path)
+
+
+@contextlib.contextmanager
+def published_folder(target: Path) -> Iterator[Path]:
+    """A folder to fill, renamed to `target` at the end; when the block fails, nothing is left of it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        yield aside
+        aside.chmod(0o755)
+        os.rename(aside, target)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+
+
+def write_manifest(folder: Path) -> None:
+    """Records size and sha256 of every file in the folder; written last, it says that all the others are whole."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    entries = {str(p.relative_to(folder)): {"bytes": p.stat().st_size, "sha256": _sha256(p)} for p in files}
+    write_json(folder / MANIFEST, {"files": entries})
+
+
+def check_manifest(folder: Path) -> None:
+    """Compares every file with the manifest.
+
+    Raises:
+        InputError: a file is missing or altered.
+    """
+    try:
+        entries = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, KeyError):
+        raise InputError("checkpoint is incomplete", where=folder, expected=f"a readable {MANIFEST}") from None
+    for name, entry in entries.items():
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != entry["bytes"] or _sha256(path) != entry["sha256"]:
+            raise InputError("a checkpoint file is missing or altered", where=path,
+                             expected=f"{entry['bytes']} bytes with sha256 {entry['sha256'][:12]}...")  # fmt: skip
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
