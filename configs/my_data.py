@@ -1,6 +1,6 @@
 """Your own file: a csv or tsv with a header line, a text column and a label column.
 
-    tf-finetune train --config=my_data:reviews.csv --workdir=runs/mine
+tf-finetune train --config=my_data:reviews.csv --workdir=runs/mine
 """
 
 from tf_finetune.config import ExperimentConfig

@@ -1,6 +1,6 @@
 """The embedded default: a real BERT (MiniLM, 22.7M parameters) on real movie-review sentences.
 
-    tf-finetune train --config=reviews_minilm --workdir=runs/reviews
+tf-finetune train --config=reviews_minilm --workdir=runs/reviews
 """
 
 from tf_finetune.config import ExperimentConfig

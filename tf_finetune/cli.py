@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from absl import flags
 from ml_collections import config_flags
 
-from tf_finetune import settings
+from tf_finetune import runtime, settings
 from tf_finetune.config import ExperimentConfig
 from tf_finetune.errors import InputError
 
@@ -66,10 +66,13 @@ def _run(argv: list[str]) -> int:
         return 0
     if command not in COMMANDS:
         near = difflib.get_close_matches(command, COMMANDS, n=1, cutoff=0.0)[0]
-        raise InputError("no such command", expected=f"one of {', '.join(COMMANDS)}; the nearest is {near}", got=command)
+        expected = f"one of {', '.join(COMMANDS)}; the nearest is {near}"
+        raise InputError("no such command", expected=expected, got=command)
     positional = values(_with_config(argv, command))[2:]
     _check_flags(command, values, positional)
+    settings.validated(values.config)  # before TensorFlow is imported: a wrong value is answered at once
     _prepare_environment()
+    runtime.import_tensorflow_quietly()
     _call(command, values, positional)
     return 0
 
@@ -93,9 +96,13 @@ def _define_flags(argv: list[str]) -> flags.FlagValues:
         if match := re.match(r"--?(?:no)?config\.([^=]*)", word):
             settings.check_field(match[1], where="the command line")
     config_flags.DEFINE_config_dataclass(
-        "config", ExperimentConfig(), "a config file, or the bare name of one that comes with the package",
-        flag_values=values, sys_argv=argv, parse_fn=settings.load,
-    )  # fmt: skip
+        "config",
+        ExperimentConfig(),
+        "a config file, or the bare name of one that comes with the package",
+        flag_values=values,
+        sys_argv=argv,
+        parse_fn=settings.load,
+    )
     flags.DEFINE_string("workdir", None, "the folder of the run", flag_values=values)
     flags.DEFINE_bool("restart", False, "train: remove the run the workdir holds and start over", flag_values=values)
     flags.DEFINE_string("input", None, "predict: a file with one text a line", flag_values=values)
@@ -120,12 +127,20 @@ def _check_flags(command: str, values: flags.FlagValues, positional: list[str]) 
 def _prepare_environment() -> None:
     """Before TensorFlow and Keras are imported: what they read from the environment."""
     if os.environ.get("TF_USE_LEGACY_KERAS", "").lower() in ("1", "true"):
-        raise InputError("this needs Keras 3", where="the environment", expected="TF_USE_LEGACY_KERAS unset",
-                         got=f"TF_USE_LEGACY_KERAS={os.environ['TF_USE_LEGACY_KERAS']}")  # fmt: skip
+        raise InputError(
+            "this needs Keras 3",
+            where="the environment",
+            expected="TF_USE_LEGACY_KERAS unset",
+            got=f"TF_USE_LEGACY_KERAS={os.environ['TF_USE_LEGACY_KERAS']}",
+        )
     backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     if backend != "tensorflow":
-        raise InputError("the command line runs on TensorFlow", where="the environment",
-                         expected="KERAS_BACKEND=tensorflow or unset", got=f"KERAS_BACKEND={backend}")  # fmt: skip
+        raise InputError(
+            "the command line runs on TensorFlow",
+            where="the environment",
+            expected="KERAS_BACKEND=tensorflow or unset",
+            got=f"KERAS_BACKEND={backend}",
+        )
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it announces that PyTorch is missing
 

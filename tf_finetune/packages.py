@@ -64,11 +64,14 @@ def _download(requirement: str, sha256: str, folder: Path, *, source_archive: bo
     command += ["--disable-pip-version-check", "--dest", str(folder / "files"), "--requirement", str(wanted)]
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode:
-        errors = [line for line in result.stderr.splitlines() if line.startswith("ERROR:")] or result.stderr.splitlines()
+        lines = result.stderr.splitlines() or ["no message from pip"]
+        errors = [line for line in lines if line.startswith("ERROR:")] or lines
         raise InputError(
-            "could not fetch a package", where=requirement,
-            expected="the package index within reach of pip", got=errors[-1] if errors else "no message from pip",
-        )  # fmt: skip
+            "could not fetch a package",
+            where=requirement,
+            expected="the package index within reach of pip",
+            got=errors[-1],
+        )
 
 
 def _sha256(path: Path) -> str:

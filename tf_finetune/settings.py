@@ -57,11 +57,19 @@ def load(name: str) -> ExperimentConfig:
         raise
     except Exception as error:  # the file is the user's code: whatever it raises is theirs to see
         line = _line_in(path, error)
-        raise InputError("the config file failed", where=f"{path}{line}", expected="get_config() -> ExperimentConfig",
-                         got=f"{type(error).__name__}: {error}") from None  # fmt: skip
+        raise InputError(
+            "the config file failed",
+            where=f"{path}{line}",
+            expected="get_config() -> ExperimentConfig",
+            got=f"{type(error).__name__}: {error}",
+        ) from None
     if not isinstance(config, ExperimentConfig):
-        raise InputError("get_config() returned something else", where=path, expected="an ExperimentConfig",
-                         got=type(config).__name__)  # fmt: skip
+        raise InputError(
+            "get_config() returned something else",
+            where=path,
+            expected="an ExperimentConfig",
+            got=type(config).__name__,
+        )
     return config
 
 
@@ -83,8 +91,8 @@ def _find(location: str) -> Path:
     for path in candidates:
         if path.is_file():
             return path
-    raise InputError("no such config file", where="--config", expected=f"a .py file, or one of {', '.join(config_names())}",
-                     got=location)  # fmt: skip
+    expected = f"a .py file, or one of {', '.join(config_names())}"
+    raise InputError("no such config file", where="--config", expected=expected, got=location)
 
 
 def _line_in(path: Path, error: BaseException) -> str:
@@ -130,7 +138,7 @@ def check_field(name: str, *, where: object) -> None:
     known = [field for field, _ in fields(ExperimentConfig())]
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-        raise InputError(f"no config field {name}", where=where, expected=f"a field of the schema; the nearest is {near}")
+        raise InputError(f"no config field {name}", where=where, expected=f"one like {near}")
 
 
 def validated(config: ExperimentConfig) -> ExperimentConfig:

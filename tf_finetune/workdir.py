@@ -103,8 +103,11 @@ def check_manifest(folder: Path) -> None:
     for name, entry in entries.items():
         path = folder / name
         if not path.is_file() or path.stat().st_size != entry["bytes"] or _sha256(path) != entry["sha256"]:
-            raise InputError("a checkpoint file is missing or altered", where=path,
-                             expected=f"{entry['bytes']} bytes with sha256 {entry['sha256'][:12]}...")  # fmt: skip
+            raise InputError(
+                "a checkpoint file is missing or altered",
+                where=path,
+                expected=f"{entry['bytes']} bytes with sha256 {entry['sha256'][:12]}...",
+            )
 
 
 def _sha256(path: Path) -> str:

@@ -65,12 +65,19 @@ class BertArchitecture:
         """
         config = dict(config)
         if config.get("model_type") != "bert":
-            raise InputError("not a BERT checkpoint", where=where, expected="model_type bert",
-                             got=f"model_type {config.get('model_type')!r}")  # fmt: skip
+            raise InputError(
+                "not a BERT checkpoint",
+                where=where,
+                expected="model_type bert",
+                got=f"model_type {config.get('model_type')!r}",
+            )
         if config.get("position_embedding_type", "absolute") != "absolute" or config.get("is_decoder"):
-            raise InputError("only encoder BERTs with absolute positions are built here", where=where,
-                             got=f"position_embedding_type={config.get('position_embedding_type')!r}, "
-                             f"is_decoder={config.get('is_decoder')!r}")  # fmt: skip
+            raise InputError(
+                "only encoder BERTs with absolute positions are built here",
+                where=where,
+                got=f"position_embedding_type={config.get('position_embedding_type')!r}, "
+                f"is_decoder={config.get('is_decoder')!r}",
+            )
         labels = config.pop("id2label", None)
         num_labels = config.pop("num_labels", None)  # older files carry it; id2label says the same
         config.pop("label2id", None)
@@ -89,8 +96,9 @@ class BertArchitecture:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise InputError("checkpoint has no config.json", where=folder,
-                             expected="a folder in the Hugging Face layout") from None  # fmt: skip
+            raise InputError(
+                "checkpoint has no config.json", where=folder, expected="a folder in the Hugging Face layout"
+            ) from None
         except (OSError, ValueError) as error:
             raise InputError("unreadable config.json", where=path, got=str(error)) from None
         return cls.from_dict(content, where=path)

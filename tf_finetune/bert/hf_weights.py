@@ -123,9 +123,11 @@ def _joined(entry: Entry, parts: list[np.ndarray], variable, path: Path) -> np.n
         wanted = list(variable.shape)
         wanted[-1] //= len(parts)
         raise InputError(
-            f"tensor {entry.tensors[0]} does not fit the model", where=path,
-            expected=f"shape {wanted[::-1] if entry.transposed else wanted}", got=f"shape {list(parts[0].shape)}",
-        )  # fmt: skip
+            f"tensor {entry.tensors[0]} does not fit the model",
+            where=path,
+            expected=f"shape {wanted[::-1] if entry.transposed else wanted}",
+            got=f"shape {list(parts[0].shape)}",
+        )
     return value
 
 

@@ -70,8 +70,9 @@ class _BertBase(keras.Model):
         if new:
             logger.warning(
                 "%s: %s newly initialised, because the checkpoint has none: train before use.",
-                checkpoint, " and ".join(new),
-            )  # fmt: skip
+                checkpoint,
+                " and ".join(new),
+            )
         return model
 
     def save_pretrained(self, folder: str | Path) -> None:

@@ -38,8 +38,12 @@ def evaluate(workdir: str | Path, config: ExperimentConfig | None = None) -> dic
             examples = splits.examples[name]
             results[name] = classification_metrics(classifier.logits(examples.texts), np.array(examples.labels))
     if not results:
-        raise InputError("nothing to evaluate", where=config.data.source, expected="a validation or test split",
-                         got=", ".join(splits.examples))  # fmt: skip
+        raise InputError(
+            "nothing to evaluate",
+            where=config.data.source,
+            expected="a validation or test split",
+            got=", ".join(splits.examples),
+        )
     _print_table(results, classifier.label_names)
     write_json(Workdir(workdir).evaluation, results)
     return results

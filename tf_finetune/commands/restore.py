@@ -33,9 +33,12 @@ def restore(command: str, workdir: str | Path, config: ExperimentConfig | None) 
     trained = settings.load(str(run.config))
     config = settings.validated(config or trained)
     before = dict(settings.fields(trained))
-    changed = [name for name, value in settings.fields(config) if value != before[name]]
-    for name in changed:
-        if name not in CHANGEABLE[command]:
-            raise InputError(f"{command} cannot change {name} of a trained model", where=run.config,
-                             expected=f"{before[name]}, or no override", got=dict(settings.fields(config))[name])  # fmt: skip
+    for name, value in settings.fields(config):
+        if value != before[name] and name not in CHANGEABLE[command]:
+            raise InputError(
+                f"{command} cannot change {name} of a trained model",
+                where=run.config,
+                expected=f"{before[name]}, or no override",
+                got=value,
+            )
     return Classifier.from_checkpoint(folder, **settings.classifier_options(config)), config

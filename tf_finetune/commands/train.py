@@ -41,8 +41,11 @@ def train(config: ExperimentConfig, workdir: str | Path, *, restart: bool = Fals
     config = settings.validated(config)
     run = Workdir(workdir)
     if run.has_run() and not restart:
-        raise InputError("the working directory already holds a run", where=run.path,
-                         expected="a new --workdir, or --restart to remove that run and start over")  # fmt: skip
+        raise InputError(
+            "the working directory already holds a run",
+            where=run.path,
+            expected="a new --workdir, or --restart to remove that run and start over",
+        )
     keras.utils.set_random_seed(config.runtime.seed)
     policy = runtime.training_policy(config.runtime.precision)
     print(settings.to_text(config))
@@ -58,16 +61,19 @@ def train(config: ExperimentConfig, workdir: str | Path, *, restart: bool = Fals
     run.clear()
     write_json(run.config, settings.to_dict(config))
     best = _fit(classifier, tokenized, config, run)
-    print(f"best validation accuracy {best['validation']['accuracy']:.4f} at epoch {best['epoch'] + 1}, "
-          f"kept in {run.checkpoints / best['checkpoint']}")  # fmt: skip
+    print(
+        f"best validation accuracy {best['validation']['accuracy']:.4f} at epoch {best['epoch'] + 1}, "
+        f"kept in {run.checkpoints / best['checkpoint']}"
+    )
     return best
 
 
 def _load_splits(config: ExperimentConfig) -> sources.Splits:
     splits = sources.load(**settings.source_options(config))
     if "train" not in splits.examples:
-        raise InputError("nothing to train on", where=config.data.source, expected="a train split",
-                         got=", ".join(splits.examples))  # fmt: skip
+        raise InputError(
+            "nothing to train on", where=config.data.source, expected="a train split", got=", ".join(splits.examples)
+        )
     return splits
 
 
@@ -77,17 +83,24 @@ def _build_classifier(config: ExperimentConfig, label_names: tuple[str, ...]) ->
     model = TFBertForSequenceClassification.from_pretrained(config.model.checkpoint, id2label=list(label_names))
     longest = model.architecture.max_position_embeddings
     if config.data.max_length > longest:
-        raise InputError("texts would be longer than the checkpoint's positions", where="data.max_length",
-                         expected=f"at most {longest}", got=config.data.max_length)  # fmt: skip
+        raise InputError(
+            "texts would be longer than the checkpoint's positions",
+            where="data.max_length",
+            expected=f"at most {longest}",
+            got=config.data.max_length,
+        )
     return Classifier(model, tokenizer, **settings.classifier_options(config))
 
 
 def _describe_data(tokenized: dict[str, TokenizedExamples], label_names: tuple[str, ...], config) -> None:
     sizes = ", ".join(f"{len(examples)} {name}" for name, examples in tokenized.items())
     lengths = tokenized["train"].lengths
-    print(f"data: {config.data.source}: {sizes}; {len(label_names)} labels: {', '.join(label_names[:8])}"
-          f"{' ...' if len(label_names) > 8 else ''}; tokens a text: mean {lengths.mean():.0f}, "
-          f"longest {lengths.max()}", flush=True)  # fmt: skip
+    print(
+        f"data: {config.data.source}: {sizes}; {len(label_names)} labels: {', '.join(label_names[:8])}"
+        f"{' ...' if len(label_names) > 8 else ''}; tokens a text: mean {lengths.mean():.0f}, "
+        f"longest {lengths.max()}",
+        flush=True,
+    )
 
 
 def _fit(classifier: Classifier, tokenized: dict, config: ExperimentConfig, run: Workdir) -> dict[str, Any]:
@@ -109,17 +122,33 @@ def _fit(classifier: Classifier, tokenized: dict, config: ExperimentConfig, run:
             train_examples.lengths, batch_size=config.train.batch_size, seed=config.runtime.seed, epoch=epoch
         )
         progress = Progress(
-            log, schedule=schedule, batch_sizes=(order.starts[1:] - order.starts[:-1]).tolist(),
-            first_step=epoch * steps_an_epoch, num_train_steps=num_train_steps, every=config.train.log_every_steps,
-        )  # fmt: skip
-        model.fit(batches(train_examples, order), initial_epoch=epoch, epochs=epoch + 1, shuffle=False, verbose=0,
-                  callbacks=[progress])  # fmt: skip
+            log,
+            schedule=schedule,
+            batch_sizes=(order.starts[1:] - order.starts[:-1]).tolist(),
+            first_step=epoch * steps_an_epoch,
+            num_train_steps=num_train_steps,
+            every=config.train.log_every_steps,
+        )
+        model.fit(
+            batches(train_examples, order),
+            initial_epoch=epoch,
+            epochs=epoch + 1,
+            shuffle=False,
+            verbose=0,
+            callbacks=[progress],
+        )
         result = model.evaluate(validation, verbose=0, return_dict=True)
         step = (epoch + 1) * steps_an_epoch
-        log.write(split="validation", epoch=epoch, step=step, loss=result["loss"], accuracy=result["accuracy"],
-                  timing={"train_seconds": time.perf_counter() - began})  # fmt: skip
+        log.write(
+            split="validation",
+            epoch=epoch,
+            step=step,
+            loss=result["loss"],
+            accuracy=result["accuracy"],
+            timing={"train_seconds": time.perf_counter() - began},
+        )
         print(f"epoch {epoch + 1}: validation accuracy {result['accuracy']:.4f}, loss {result['loss']:.4f}", flush=True)
-        if not best or result["accuracy"] > best["validation"]["accuracy"]:
+        if not best or _score(result) > _score(best["validation"]):
             best = _keep_best(classifier, run, {"epoch": epoch, "step": step, "validation": result})
         elif config.train.early_stopping_patience and epoch - best["epoch"] >= config.train.early_stopping_patience:
             print(f"stopping early: no better validation accuracy since epoch {best['epoch'] + 1}")
@@ -133,19 +162,33 @@ def _compile(model: keras.Model, config: ExperimentConfig, num_train_steps: int)
     chosen = config.optimizer
     warmup = chosen.warmup_steps or int(chosen.warmup_proportion * num_train_steps)
     if warmup > num_train_steps:
-        raise InputError("the warmup is longer than the training", where="optimizer.warmup_steps",
-                         expected=f"at most {num_train_steps} (epochs * batches an epoch)", got=warmup)  # fmt: skip
+        raise InputError(
+            "the warmup is longer than the training",
+            where="optimizer.warmup_steps",
+            expected=f"at most {num_train_steps} (epochs * batches an epoch)",
+            got=warmup,
+        )
     optimizer, schedule = create_optimizer(
-        chosen.learning_rate, num_train_steps, warmup, weight_decay_rate=chosen.weight_decay,
-        adam_beta1=chosen.beta_1, adam_beta2=chosen.beta_2, adam_epsilon=chosen.epsilon,
+        chosen.learning_rate,
+        num_train_steps,
+        warmup,
+        weight_decay_rate=chosen.weight_decay,
+        adam_beta1=chosen.beta_1,
+        adam_beta2=chosen.beta_2,
+        adam_epsilon=chosen.epsilon,
         adam_global_clipnorm=chosen.max_grad_norm or None,
-    )  # fmt: skip
+    )
     model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
     return schedule
 
 
 def _evaluation_batches(examples: TokenizedExamples, config: ExperimentConfig):
     return batches(examples, evaluation_order(examples.lengths, batch_size=config.train.eval_batch_size))
+
+
+def _score(result: dict[str, float]) -> tuple[float, float]:
+    """What "best" means: the higher accuracy, and among equals the lower loss."""
+    return result["accuracy"], -result["loss"]
 
 
 def _keep_best(classifier: Classifier, run: Workdir, best: dict[str, Any]) -> dict[str, Any]:

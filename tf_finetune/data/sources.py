@@ -77,8 +77,12 @@ def load(
             pairs = random.Random(seed).sample(pairs, max_examples)
         unknown = sorted({label for _, label in pairs} - set(index))
         if unknown:
-            raise InputError(f"a label of the {split} split is unknown", where=source,
-                             expected=" or ".join(label_names[:20]), got=repr(unknown[0]))  # fmt: skip
+            raise InputError(
+                f"a label of the {split} split is unknown",
+                where=source,
+                expected=" or ".join(label_names[:20]),
+                got=repr(unknown[0]),
+            )
         examples[split] = Examples([text for text, _ in pairs], [index[label] for _, label in pairs])
     return Splits(examples=examples, label_names=label_names)
 
@@ -90,15 +94,19 @@ def _rows_of_splits(source: str, text_column: str, label_column: str) -> dict[st
     if path.is_dir():
         splits = _folder_of_files(path, text_column, label_column) or _folder_of_classes(path)
         if not splits:
-            raise InputError("no splits in the data folder", where=path,
-                             expected="train.csv, test.csv (or .tsv), or train/CLASS/*.txt")  # fmt: skip
+            raise InputError(
+                "no splits in the data folder",
+                where=path,
+                expected="train.csv, test.csv (or .tsv), or train/CLASS/*.txt",
+            )
     elif path.is_file():
         rows = list(_table(path, text_column, label_column))
         split = SPLIT_NAMES.get(path.stem)
         splits = {split: rows} if split else _split_by_hash(rows)
     else:
-        raise InputError("no such data", where="data.source", expected="reviews, a csv or tsv file, or a folder",
-                         got=source)  # fmt: skip
+        raise InputError(
+            "no such data", where="data.source", expected="reviews, a csv or tsv file, or a folder", got=source
+        )
     if "train" in splits and "validation" not in splits:
         parts = _split_by_hash(splits["train"])
         splits["validation"] = parts["validation"]
@@ -113,8 +121,9 @@ def _label_names(rows: dict[str, list[Row]], source: str) -> tuple[str, ...]:
     """The classes of train (of all splits where there is no train), numbers in numeric order."""
     names = {label for _, label in rows.get("train") or [row for split in rows.values() for row in split]}
     if len(names) < 2:
-        raise InputError("only one class in the training data", where=source, expected="two or more labels",
-                         got=", ".join(names))  # fmt: skip
+        raise InputError(
+            "only one class in the training data", where=source, expected="two or more labels", got=", ".join(names)
+        )
     numeric = all(name.lstrip("-").isdecimal() for name in names)
     return tuple(sorted(names, key=int if numeric else str))
 
@@ -181,15 +190,23 @@ def _table(path: Path, text_column: str, label_column: str) -> Iterator[Row]:
         header = next(reader, [])
         for column in (text_column, label_column):
             if column not in header:
-                raise InputError("no such column", where=path, expected=f"a column {column!r}",
-                                 got=", ".join(header) or "an empty file")  # fmt: skip
+                raise InputError(
+                    "no such column",
+                    where=path,
+                    expected=f"a column {column!r}",
+                    got=", ".join(header) or "an empty file",
+                )
         text, label = header.index(text_column), header.index(label_column)
         for row in reader:
             if not row:
                 continue
             if len(row) != len(header):
-                raise InputError("wrong number of columns", where=f"{path} line {reader.line_num}",
-                                 expected=len(header), got=len(row))  # fmt: skip
+                raise InputError(
+                    "wrong number of columns",
+                    where=f"{path} line {reader.line_num}",
+                    expected=len(header),
+                    got=len(row),
+                )
             if not row[label].strip():
                 raise InputError("a label is missing", where=f"{path} line {reader.line_num}")
             yield row[text], row[label].strip()

@@ -70,6 +70,8 @@ class Classifier:
             best = int(probabilities.argmax())
             named = {name: float(p) for name, p in zip(self.label_names, probabilities, strict=True)}
             yield {
-                "text": text, "label": self.label_names[best], "score": float(probabilities[best]),
+                "text": text,
+                "label": self.label_names[best],
+                "score": float(probabilities[best]),
                 "probabilities": named,
-            }  # fmt: skip
+            }

@@ -34,7 +34,10 @@ def save_model(classifier: Classifier, folder: Path) -> None:
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "text")])
     def serving_default(text):
         ids = tokenizer(text)
-        logits = _logits(model, ids.to_tensor(), tf.sequence_mask(ids.row_lengths(), dtype=tf.int32))
+        lengths = ids.row_lengths()
+        longest = tf.maximum(tf.reduce_max(lengths), 1)  # an empty batch has no longest text
+        input_ids = ids.to_tensor(shape=tf.stack([-1, longest]))
+        logits = _logits(model, input_ids, tf.sequence_mask(lengths, longest, dtype=tf.int32))
         probabilities = tf.nn.softmax(logits)
         return {
             "label": tf.gather(names, tf.argmax(probabilities, axis=-1)),

@@ -41,15 +41,16 @@ def signature_tensors(saved_model: Path) -> dict[str, Signature]:
         return SignatureTensor(info.name, dtypes.as_dtype(info.dtype).name, shape)
 
     try:
-        content = saved_model_pb2.SavedModel.FromString((saved_model / "saved_model.pb").read_bytes())
-    except (OSError, DecodeError) as failure:
-        raise InputError("not a SavedModel", where=saved_model, expected="saved_model.pb", got=failure) from None
+        graph = saved_model_pb2.SavedModel.FromString((saved_model / "saved_model.pb").read_bytes()).meta_graphs[0]
+    except (OSError, DecodeError, IndexError) as failure:  # an empty file parses, and holds no graph
+        expected = "a folder with a whole saved_model.pb"
+        raise InputError("not a SavedModel", where=saved_model, expected=expected, got=failure) from None
     return {
         name: Signature(
             inputs={key: tensor(info) for key, info in signature.inputs.items()},
             outputs={key: tensor(info) for key, info in signature.outputs.items()},
         )
-        for name, signature in content.meta_graphs[0].signature_def.items()
+        for name, signature in graph.signature_def.items()
         if name != "__saved_model_init_op"  # the loader runs it, no client does
     }
 

@@ -48,9 +48,7 @@ def verify(saved_model: Path, classifier: Classifier) -> list[Check]:
     checks = [_signatures(saved_model)]
     if not checks[0].kept:
         return checks
-    ids = classifier.tokenizer.encode(
-        TEXTS, max_length=classifier.max_length, truncation=classifier.truncation
-    )
+    ids = classifier.tokenizer.encode(TEXTS, max_length=classifier.max_length, truncation=classifier.truncation)
     tokens = _padded(ids)
     requests = [("serving_default", {"text": list(TEXTS)}), ("tokens", tokens), ("serving_default", {"text": []})]
     try:

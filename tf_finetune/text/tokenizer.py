@@ -51,8 +51,12 @@ class Tokenizer:
         saved = json.loads(self.fast.to_str())
         normalizer = saved["normalizer"] or {}
         if saved["model"]["type"] != "WordPiece" or normalizer.get("type") != "BertNormalizer":
-            raise InputError("not a BERT tokenizer", where=self.folder, expected="WordPiece with a BertNormalizer",
-                             got=f"{saved['model']['type']} with {normalizer.get('type')}")  # fmt: skip
+            raise InputError(
+                "not a BERT tokenizer",
+                where=self.folder,
+                expected="WordPiece with a BertNormalizer",
+                got=f"{saved['model']['type']} with {normalizer.get('type')}",
+            )
         return {
             "lowercase": normalizer["lowercase"],
             "strip_accents": normalizer["strip_accents"],

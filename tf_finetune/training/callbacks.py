@@ -70,6 +70,11 @@ class Progress(keras.callbacks.Callback):
             flush=True,
         )
         self.log.write(
-            split="train", epoch=self.epoch, step=step, loss=loss, accuracy=accuracy, learning_rate=learning_rate,
+            split="train",
+            epoch=self.epoch,
+            step=step,
+            loss=loss,
+            accuracy=accuracy,
+            learning_rate=learning_rate,
             timing={"epoch_seconds": seconds, "examples_per_second": speed},
-        )  # fmt: skip
+        )

@@ -1,0 +1,171 @@
+import json
+import os
+
+import pytest
+
+from tf_finetune import workdir
+from tf_finetune.errors import InputError
+from tf_finetune.workdir import Workdir
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def manifested(tmp_path):
+    """A folder of two files, one of them deeper, with their manifest."""
+    folder = tmp_path / "checkpoint"
+    (folder / "deeper").mkdir(parents=True)
+    (folder / "weights").write_bytes(b"0123456789")
+    (folder / "deeper" / "vocab").write_bytes(b"words")
+    workdir.write_manifest(folder)
+    return folder
+
+
+class TestWriteJson:
+    def test_round_trip_leaves_no_other_file(self, tmp_path):
+        workdir.write_json(tmp_path / "a.json", {"key": "ü"})
+        assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"key": "ü"}
+        assert names(tmp_path) == ["a.json"]
+
+    def test_failure_keeps_the_old_file(self, tmp_path):
+        workdir.write_json(tmp_path / "a.json", 1)
+        with pytest.raises(TypeError):
+            workdir.write_json(tmp_path / "a.json", object())
+        assert (tmp_path / "a.json").read_text() == "1\n"
+        assert names(tmp_path) == ["a.json"]
+
+
+class TestPublishedFolder:
+    def test_is_not_there_before_the_end(self, tmp_path):
+        target = tmp_path / "new" / "target"
+        with workdir.published_folder(target) as folder:
+            (folder / "file").write_text("x")
+            assert not target.exists()
+        assert names(target) == ["file"]
+        assert names(target.parent) == ["target"]
+
+    def test_others_may_read_it(self, tmp_path):
+        with workdir.published_folder(tmp_path / "target"):
+            pass
+        assert (tmp_path / "target").stat().st_mode & 0o777 == 0o755
+
+    @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+    def test_failure_leaves_nothing(self, tmp_path, error):
+        def fill():
+            with workdir.published_folder(tmp_path / "target") as folder:
+                (folder / "file").write_text("x")
+                raise error
+
+        with pytest.raises(error):
+            fill()
+        assert names(tmp_path) == []
+
+    def test_failing_rename_leaves_the_old_folder_alone(self, tmp_path):
+        (tmp_path / "target").mkdir()
+        (tmp_path / "target" / "old").write_text("old")
+        with pytest.raises(OSError, match="not empty"), workdir.published_folder(tmp_path / "target"):
+            pass
+        assert names(tmp_path) == ["target"]
+        assert names(tmp_path / "target") == ["old"]
+
+
+class TestManifest:
+    def test_whole_folder_passes(self, manifested):
+        workdir.check_manifest(manifested)
+
+    def test_lists_every_file_but_itself(self, manifested):
+        files = json.loads((manifested / workdir.MANIFEST).read_text())["files"]
+        assert {name: entry["bytes"] for name, entry in files.items()} == {"weights": 10, "deeper/vocab": 5}
+
+    def test_sha256_is_the_standard_one(self, manifested):
+        files = json.loads((manifested / workdir.MANIFEST).read_text())["files"]
+        assert files["weights"]["sha256"] == "84d89877f0d4041efb6bf91a16f0248f2fd573e6af05c19f96bedb9f882f7882"
+
+    @pytest.mark.parametrize("name", ["weights", "deeper/vocab"])
+    def test_flipped_bit(self, manifested, name):
+        content = bytearray((manifested / name).read_bytes())
+        content[2] ^= 1
+        (manifested / name).write_bytes(content)
+        with pytest.raises(InputError, match=f"a checkpoint file is missing or altered, in .*{name}, expected .* bytes"):
+            workdir.check_manifest(manifested)
+
+    def test_truncated_file(self, manifested):
+        os.truncate(manifested / "weights", 9)
+        with pytest.raises(InputError, match=r"altered, in .*weights, expected 10 bytes with sha256 84d89877f0d4\.\.\."):
+            workdir.check_manifest(manifested)
+
+    def test_missing_file(self, manifested):
+        (manifested / "weights").unlink()
+        with pytest.raises(InputError, match=r"missing or altered, in .*weights"):
+            workdir.check_manifest(manifested)
+
+    @pytest.mark.parametrize("content", [None, b"", b"{}", b"[]", b"\xff", b'{"files": {"weights": {'])
+    def test_unreadable_manifest(self, manifested, content):
+        (manifested / workdir.MANIFEST).unlink()
+        if content is not None:
+            (manifested / workdir.MANIFEST).write_bytes(content)
+        with pytest.raises(InputError, match=r"checkpoint is incomplete, in .*, expected a readable manifest\.json"):
+            workdir.check_manifest(manifested)
+
+
+class TestWorkdir:
+    def test_fresh_folder_has_no_run(self, tmp_path):
+        assert not Workdir(tmp_path).has_run()
+
+    @pytest.mark.parametrize("name", ["config.json", "checkpoints"])
+    def test_has_run(self, tmp_path, name):
+        (tmp_path / name).mkdir()
+        assert Workdir(tmp_path).has_run()
+
+    def test_clear_removes_only_ours(self, tmp_path):
+        run = Workdir(tmp_path)
+        (run.checkpoints / "step_00000001").mkdir(parents=True)
+        (run.export / "1").mkdir(parents=True)
+        for path in (run.config, run.metrics, run.best, run.evaluation, tmp_path / "notes.txt"):
+            path.write_text("x")
+        run.clear()
+        assert names(tmp_path) == ["export", "notes.txt"]
+        assert names(run.export) == ["1"]
+
+    def test_clear_of_an_empty_folder(self, tmp_path):
+        Workdir(tmp_path).clear()
+
+    def test_create_makes_parents_and_leaves_nothing_inside(self, tmp_path):
+        Workdir(tmp_path / "a" / "b").create()
+        assert names(tmp_path / "a" / "b") == []
+
+    @pytest.mark.parametrize(
+        ("inner", "reason"), [("file", "File exists"), ("file/run", "Not a directory")], ids=["is_a_file", "below_a_file"]
+    )
+    def test_create_where_a_file_is_in_the_way(self, tmp_path, inner, reason):
+        (tmp_path / "file").write_text("x")
+        with pytest.raises(InputError, match=f"cannot write the working directory, in .*{inner}, got {reason}"):
+            Workdir(tmp_path / inner).create()
+
+    @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+    def test_create_in_a_read_only_folder(self, tmp_path):
+        tmp_path.chmod(0o500)
+        with pytest.raises(InputError, match="cannot write the working directory, in .*, got Permission denied"):
+            Workdir(tmp_path).create()
+
+    def test_best_checkpoint_of_an_empty_folder(self, tmp_path):
+        with pytest.raises(InputError, match="no trained model, in .*, expected a workdir that `tf-finetune train` filled"):
+            Workdir(tmp_path).best_checkpoint()
+
+    def test_best_checkpoint_is_the_one_named(self, manifested):
+        run = Workdir(manifested.parent)
+        run.checkpoints.mkdir()
+        manifested.rename(run.checkpoints / "step_00000007")
+        workdir.write_json(run.best, {"checkpoint": "step_00000007"})
+        assert run.best_checkpoint() == run.checkpoints / "step_00000007"
+
+    def test_best_checkpoint_is_checked(self, manifested):
+        run = Workdir(manifested.parent)
+        run.checkpoints.mkdir()
+        (manifested / "weights").unlink()
+        manifested.rename(run.checkpoints / "step_00000007")
+        workdir.write_json(run.best, {"checkpoint": "step_00000007"})
+        with pytest.raises(InputError, match="missing or altered"):
+            run.best_checkpoint()
