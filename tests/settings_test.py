@@ -1,10 +1,13 @@
+import inspect
 import json
 
 import pytest
 
 from tf_finetune import settings
 from tf_finetune.config import ExperimentConfig, Precision, Truncation
+from tf_finetune.data import sources
 from tf_finetune.errors import InputError
+from tf_finetune.evaluation.classifier import Classifier
 
 # (field, the nearest value that is refused, the nearest that is taken)
 LIMITS = [
@@ -64,7 +67,9 @@ class TestLoad:
         assert settings.load("my_data:a:b").data.source == "a:b"
 
     def test_no_such_file_names_the_known_ones(self):
-        with pytest.raises(InputError, match=r"no such config file, in --config, .*my_data, reviews_minilm, got nowhere"):
+        with pytest.raises(
+            InputError, match=r"no such config file, in --config, .*my_data, reviews_minilm, got nowhere"
+        ):
             settings.load("nowhere")
 
     def test_file_without_py_suffix_is_no_config(self, tmp_path):
@@ -128,7 +133,7 @@ class TestJson:
     def test_mistyped_field_names_the_nearest(self, tmp_path):
         path = tmp_path / "config.json"
         path.write_text('{"data": {"sorce": "x"}}')
-        with pytest.raises(InputError, match=r"no config field data\.sorce, in .*the nearest is data\.source"):
+        with pytest.raises(InputError, match=r"no config field data\.sorce, in .*expected one like data\.source"):
             settings.load(str(path))
 
     def test_missing_file(self, tmp_path):
@@ -145,7 +150,9 @@ class TestJson:
     def test_json_of_another_shape(self, tmp_path, content):
         path = tmp_path / "config.json"
         path.write_text(content)
-        with pytest.raises(InputError, match=r"unreadable config file, in .*config\.json, expected an object a section"):
+        with pytest.raises(
+            InputError, match=r"unreadable config file, in .*config\.json, expected an object a section"
+        ):
             settings.load(str(path))
 
     def test_unknown_enum_value(self, tmp_path):
@@ -163,13 +170,14 @@ class TestCheckField:
         ("typed", "nearest"),
         [
             ("train.epoch", "train.epochs"),
-            ("optimizer.lr", "optimizer.epsilon|optimizer.beta_1|optimizer.learning_rate"),
             ("source", "data.source"),
             ("data.maxlength", "data.max_length"),
         ],
     )
     def test_mistyped_field_names_the_nearest(self, typed, nearest):
-        with pytest.raises(InputError, match=rf"no config field {typed}, in the command line, .*nearest is ({nearest})$"):
+        with pytest.raises(
+            InputError, match=f"no config field {typed}, in the command line, expected one like {nearest}$"
+        ):
             settings.check_field(typed, where="the command line")
 
 
@@ -223,15 +231,7 @@ class TestArguments:
         assert "max_length=128, truncation=head" in lines[1]
 
     def test_source_options_are_arguments_of_load(self):
-        import inspect
-
-        from tf_finetune.data import sources
-
         assert set(settings.source_options(ExperimentConfig())) <= set(inspect.signature(sources.load).parameters)
 
     def test_classifier_options_are_arguments_of_classifier(self):
-        import inspect
-
-        from tf_finetune.evaluation.classifier import Classifier
-
         assert set(settings.classifier_options(ExperimentConfig())) <= set(inspect.signature(Classifier).parameters)

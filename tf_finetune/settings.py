@@ -89,7 +89,7 @@ def _find(location: str) -> Path:
     if "/" not in location and not location.endswith(".py"):
         candidates += [folder / f"{location}.py" for folder in config_folders()]
     for path in candidates:
-        if path.is_file():
+        if path.suffix == ".py" and path.is_file():
             return path
     expected = f"a .py file, or one of {', '.join(config_names())}"
     raise InputError("no such config file", where="--config", expected=expected, got=location)
@@ -101,7 +101,7 @@ def _line_in(path: Path, error: BaseException) -> str:
         return f" line {error.lineno}"
     lines, traceback = [], error.__traceback__
     while traceback is not None:
-        if traceback.tb_frame.f_code.co_filename == str(path):
+        if Path(traceback.tb_frame.f_code.co_filename) == path.absolute():
             lines.append(traceback.tb_lineno)
         traceback = traceback.tb_next
     return f" line {lines[-1]}" if lines else ""
@@ -114,14 +114,17 @@ def _from_json(path: Path) -> ExperimentConfig:
         raise InputError("no such config file", where="--config", got=path) from None
     except (OSError, ValueError) as error:
         raise InputError("unreadable config file", where=path, got=str(error)) from None
+    if not isinstance(content, dict) or not all(isinstance(values, dict) for values in content.values()):
+        raise InputError("unreadable config file", where=path, expected="an object a section", got="something else")
     config = ExperimentConfig()
     types = dict(fields(config))
     given = {f"{section}.{name}": value for section, values in content.items() for name, value in values.items()}
     for name, value in given.items():
         check_field(name, where=path)
         section, field = name.split(".")
-        is_enum = isinstance(types[name], enum.Enum)
-        setattr(getattr(config, section), field, type(types[name])(value) if is_enum else value)
+        if isinstance(types[name], enum.Enum):
+            value = next((member for member in type(types[name]) if member.value == value), value)
+        setattr(getattr(config, section), field, value)
     return config
 
 

@@ -98,7 +98,7 @@ def check_manifest(folder: Path) -> None:
     """
     try:
         entries = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         raise InputError("checkpoint is incomplete", where=folder, expected=f"a readable {MANIFEST}") from None
     for name, entry in entries.items():
         path = folder / name

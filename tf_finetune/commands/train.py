@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from tf_finetune import runtime, settings
+from tf_finetune.bert.architecture import BertArchitecture
 from tf_finetune.bert.model import TFBertForSequenceClassification
 from tf_finetune.config import ExperimentConfig
 from tf_finetune.data import sources
@@ -18,7 +20,7 @@ from tf_finetune.pretrained import local_checkpoint
 from tf_finetune.text.tokenizer import Tokenizer
 from tf_finetune.training import checkpoints
 from tf_finetune.training.callbacks import MetricsLog, Progress
-from tf_finetune.training.optimizer import create_optimizer
+from tf_finetune.training.optimizer import WarmupLinearDecay, create_optimizer
 from tf_finetune.workdir import Workdir, write_json
 
 SHOWN_TEXTS = ("The movie was absolutely wonderful, full of joy.", "The movie was terrible and boring.")
@@ -57,10 +59,13 @@ def train(config: ExperimentConfig, workdir: str | Path, *, restart: bool = Fals
     tokenized = {name: classifier.tokenize(s.texts, s.labels) for name, s in splits.examples.items()}
     _describe_data(tokenized, splits.label_names, config)
 
-    run.create()
+    steps_an_epoch = -(-len(tokenized["train"]) // config.train.batch_size)
+    schedule = _compile(classifier.model, config, config.train.epochs * steps_an_epoch)
+
+    run.create()  # from here on nothing the user gave can be wrong
     run.clear()
     write_json(run.config, settings.to_dict(config))
-    best = _fit(classifier, tokenized, config, run)
+    best = _fit(classifier, tokenized, schedule, config, run)
     print(
         f"best validation accuracy {best['validation']['accuracy']:.4f} at epoch {best['epoch'] + 1}, "
         f"kept in {run.checkpoints / best['checkpoint']}"
@@ -79,9 +84,7 @@ def _load_splits(config: ExperimentConfig) -> sources.Splits:
 
 def _build_classifier(config: ExperimentConfig, label_names: tuple[str, ...]) -> Classifier:
     folder = local_checkpoint(config.model.checkpoint)
-    tokenizer = Tokenizer(folder)
-    model = TFBertForSequenceClassification.from_pretrained(config.model.checkpoint, id2label=list(label_names))
-    longest = model.architecture.max_position_embeddings
+    longest = BertArchitecture.from_folder(folder).max_position_embeddings
     if config.data.max_length > longest:
         raise InputError(
             "texts would be longer than the checkpoint's positions",
@@ -89,6 +92,8 @@ def _build_classifier(config: ExperimentConfig, label_names: tuple[str, ...]) ->
             expected=f"at most {longest}",
             got=config.data.max_length,
         )
+    tokenizer = Tokenizer(folder)
+    model = TFBertForSequenceClassification.from_pretrained(config.model.checkpoint, id2label=list(label_names))
     return Classifier(model, tokenizer, **settings.classifier_options(config))
 
 
@@ -103,62 +108,68 @@ def _describe_data(tokenized: dict[str, TokenizedExamples], label_names: tuple[s
     )
 
 
-def _fit(classifier: Classifier, tokenized: dict, config: ExperimentConfig, run: Workdir) -> dict[str, Any]:
+def _fit(
+    classifier: Classifier,
+    tokenized: dict[str, TokenizedExamples],
+    schedule: WarmupLinearDecay,
+    config: ExperimentConfig,
+    run: Workdir,
+) -> dict[str, Any]:
     """One `model.fit` an epoch, because a public dataset must have a constant number of batches."""
-    model, train_examples, log = classifier.model, tokenized["train"], MetricsLog(run.metrics)
-    steps_an_epoch = -(-len(train_examples) // config.train.batch_size)
-    num_train_steps = config.train.epochs * steps_an_epoch
-    schedule = _compile(model, config, num_train_steps)
+    log, patience = MetricsLog(run.metrics), config.train.early_stopping_patience
     validation = _evaluation_batches(tokenized["validation"], config)
-
-    untrained = model.evaluate(validation, verbose=0, return_dict=True)
-    log.write(split="validation", epoch=-1, step=0, loss=untrained["loss"], accuracy=untrained["accuracy"])
-    print(f"before training: validation accuracy {untrained['accuracy']:.4f}, loss {untrained['loss']:.4f}")
+    print("before training:")
+    _validate(classifier.model, validation, log, epoch=-1, step=0)
     _show_answers(classifier)
 
     best, began = {}, time.perf_counter()
     for epoch in range(config.train.epochs):
-        order = training_order(
-            train_examples.lengths, batch_size=config.train.batch_size, seed=config.runtime.seed, epoch=epoch
-        )
-        progress = Progress(
-            log,
-            schedule=schedule,
-            batch_sizes=(order.starts[1:] - order.starts[:-1]).tolist(),
-            first_step=epoch * steps_an_epoch,
-            num_train_steps=num_train_steps,
-            every=config.train.log_every_steps,
-        )
-        model.fit(
-            batches(train_examples, order),
-            initial_epoch=epoch,
-            epochs=epoch + 1,
-            shuffle=False,
-            verbose=0,
-            callbacks=[progress],
-        )
-        result = model.evaluate(validation, verbose=0, return_dict=True)
-        step = (epoch + 1) * steps_an_epoch
-        log.write(
-            split="validation",
-            epoch=epoch,
-            step=step,
-            loss=result["loss"],
-            accuracy=result["accuracy"],
-            timing={"train_seconds": time.perf_counter() - began},
-        )
-        print(f"epoch {epoch + 1}: validation accuracy {result['accuracy']:.4f}, loss {result['loss']:.4f}", flush=True)
+        step = _train_epoch(classifier.model, tokenized["train"], schedule, config, log, epoch=epoch)
+        result = _validate(classifier.model, validation, log, epoch=epoch, step=step)
         if not best or _score(result) > _score(best["validation"]):
             best = _keep_best(classifier, run, {"epoch": epoch, "step": step, "validation": result})
-        elif config.train.early_stopping_patience and epoch - best["epoch"] >= config.train.early_stopping_patience:
-            print(f"stopping early: no better validation accuracy since epoch {best['epoch'] + 1}")
+        elif patience and epoch - best["epoch"] >= patience:
+            print(f"stopping early: no better validation since epoch {best['epoch'] + 1}")
             break
     print(f"after training, {time.perf_counter() - began:.0f} s:")
     _show_answers(classifier)
     return best
 
 
-def _compile(model: keras.Model, config: ExperimentConfig, num_train_steps: int):
+def _train_epoch(
+    model: keras.Model,
+    examples: TokenizedExamples,
+    schedule: WarmupLinearDecay,
+    config: ExperimentConfig,
+    log: MetricsLog,
+    *,
+    epoch: int,
+) -> int:
+    """Returns the number of optimizer steps done by its end."""
+    order = training_order(examples.lengths, batch_size=config.train.batch_size, seed=config.runtime.seed, epoch=epoch)
+    progress = Progress(
+        log,
+        schedule=schedule,
+        batch_sizes=np.diff(order.starts).tolist(),
+        first_step=epoch * len(order),
+        every=config.train.log_every_steps,
+    )
+    dataset = batches(examples, order)
+    model.fit(dataset, initial_epoch=epoch, epochs=epoch + 1, shuffle=False, verbose=0, callbacks=[progress])
+    return (epoch + 1) * len(order)
+
+
+def _validate(model: keras.Model, dataset, log: MetricsLog, *, epoch: int, step: int) -> dict[str, float]:
+    began = time.perf_counter()
+    result = model.evaluate(dataset, verbose=0, return_dict=True)
+    timing = {"seconds": time.perf_counter() - began}
+    log.write(split="validation", epoch=epoch, step=step, **result, timing=timing)
+    when = f"epoch {epoch + 1}  " if epoch >= 0 else "  "
+    print(f"{when}validation accuracy {result['accuracy']:.4f}  loss {result['loss']:.4f}", flush=True)
+    return result
+
+
+def _compile(model: keras.Model, config: ExperimentConfig, num_train_steps: int) -> WarmupLinearDecay:
     chosen = config.optimizer
     warmup = chosen.warmup_steps or int(chosen.warmup_proportion * num_train_steps)
     if warmup > num_train_steps:

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import io
 import random
+import re
 import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -73,8 +74,6 @@ def load(
     index = {name: position for position, name in enumerate(label_names)}
     examples = {}
     for split, pairs in rows.items():
-        if max_examples and len(pairs) > max_examples:
-            pairs = random.Random(seed).sample(pairs, max_examples)
         unknown = sorted({label for _, label in pairs} - set(index))
         if unknown:
             raise InputError(
@@ -83,6 +82,8 @@ def load(
                 expected=" or ".join(label_names[:20]),
                 got=repr(unknown[0]),
             )
+        if max_examples and len(pairs) > max_examples:
+            pairs = random.Random(seed).sample(pairs, max_examples)
         examples[split] = Examples([text for text, _ in pairs], [index[label] for _, label in pairs])
     return Splits(examples=examples, label_names=label_names)
 
@@ -124,8 +125,8 @@ def _label_names(rows: dict[str, list[Row]], source: str) -> tuple[str, ...]:
         raise InputError(
             "only one class in the training data", where=source, expected="two or more labels", got=", ".join(names)
         )
-    numeric = all(name.lstrip("-").isdecimal() for name in names)
-    return tuple(sorted(names, key=int if numeric else str))
+    numeric = all(re.fullmatch(r"-?\d+", name) for name in names)
+    return tuple(sorted(sorted(names), key=int if numeric else str))  # sorted twice: 1 and 01 tie
 
 
 def _split_by_hash(rows: Iterable[Row]) -> dict[str, list[Row]]:
@@ -165,12 +166,12 @@ def _folder_of_files(folder: Path, text_column: str, label_column: str) -> dict[
 
 
 def _folder_of_classes(folder: Path) -> dict[str, list[Row]]:
-    splits = {}
+    splits: dict[str, list[Row]] = {}
     for name, split in SPLIT_NAMES.items():
         classes = [path for path in sorted((folder / name).glob("*")) if path.is_dir() and path.name != "unsup"]
         if classes:
             files = ((path, label.name) for label in classes for path in sorted(label.glob("*.txt")))
-            splits[split] = [(_read_text(path), label) for path, label in files]
+            splits.setdefault(split, []).extend((_read_text(path), label) for path, label in files)
     return splits
 
 

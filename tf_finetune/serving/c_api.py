@@ -136,8 +136,9 @@ def string_pointers(tf: ctypes.CDLL, tensor: int) -> range:
 
 
 def delete_tensor(tf: ctypes.CDLL, tensor: int) -> None:
-    """Free a tensor of `new_tensor`: TensorFlow frees only its buffer, the strings in it are the caller's."""
+    """Free a tensor of `new_tensor`."""
     if tf.TF_TensorType(tensor) == DATA_TYPES["string"]:
+        # TensorFlow 2.21 would free the strings itself; the header promises it of no version, and twice is harmless.
         for string in string_pointers(tf, tensor):
             tf.TF_StringDealloc(string)
     tf.TF_DeleteTensor(tensor)

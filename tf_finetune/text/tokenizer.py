@@ -86,7 +86,7 @@ def _load(folder: Path):
     transformers.logging.set_verbosity_error()
     try:
         return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError("unreadable tokenizer", where=folder, got=str(error).splitlines()[0]) from None
+    except Exception as error:  # `tokenizers` raises Exception itself for a file it cannot read
+        raise InputError("unreadable tokenizer", where=folder, got=f"{type(error).__name__}: {error}".splitlines()[0]) from None
     finally:
         transformers.logging.set_verbosity(verbosity)

@@ -2,10 +2,11 @@
 
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import keras
+
+from tf_finetune.training.optimizer import WarmupLinearDecay
 
 
 class MetricsLog:
@@ -24,10 +25,9 @@ class Progress(keras.callbacks.Callback):
 
     Args:
         log: where records go.
-        schedule: learning rate by step.
+        schedule: learning rate by step, and the number of steps of the run.
         batch_sizes: examples of each batch of this epoch.
         first_step: optimizer steps done before this epoch.
-        num_train_steps: steps of the whole run.
         every: steps between two lines.
     """
 
@@ -35,15 +35,14 @@ class Progress(keras.callbacks.Callback):
         self,
         log: MetricsLog,
         *,
-        schedule: Callable,
+        schedule: WarmupLinearDecay,
         batch_sizes: list[int],
         first_step: int,
-        num_train_steps: int,
         every: int,
     ):
         super().__init__()
         self.log, self.schedule, self.batch_sizes = log, schedule, batch_sizes
-        self.first_step, self.num_train_steps, self.every = first_step, num_train_steps, every
+        self.first_step, self.every = first_step, every
         self.examples = 0
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -65,8 +64,8 @@ class Progress(keras.callbacks.Callback):
         learning_rate = float(self.schedule(step - 1))
         loss, accuracy = float(logs["loss"]), float(logs["accuracy"])
         print(
-            f"epoch {self.epoch + 1}  step {step}/{self.num_train_steps}  loss {loss:.4f}  accuracy {accuracy:.4f}"
-            f"  learning_rate {learning_rate:.2e}  {speed:.0f} examples/s",
+            f"epoch {self.epoch + 1}  step {step}/{self.schedule.num_train_steps}"
+            f"  loss {loss:.4f}  accuracy {accuracy:.4f}  learning_rate {learning_rate:.2e}  {speed:.0f} examples/s",
             flush=True,
         )
         self.log.write(

@@ -3,6 +3,13 @@
 import keras
 
 
+def dense_gradient(gradient):
+    """A sparse gradient with the rows that come more than once summed; others as they are (TensorFlow only)."""
+    import tensorflow as tf
+
+    return tf.convert_to_tensor(gradient) if isinstance(gradient, tf.IndexedSlices) else gradient
+
+
 def fused_adam_update(variable, momentum, velocity, gradient, *, learning_rate, step, beta_1, beta_2, epsilon):
     """One Adam step on one weight in one pass over memory (TensorFlow only).
 

@@ -75,6 +75,13 @@ class AdamWeightDecay(keras.optimizers.AdamW):
             self.exclude_from_weight_decay(var_list=excluded)
         super().build(variables)
 
+    def apply(self, grads, trainable_variables=None):
+        # Of a sparse embedding gradient Keras would take the norm of its rows, one for each token of the
+        # batch, where the gradient of a word is the sum of them.
+        if keras.backend.backend() == "tensorflow":
+            grads = [kernels.dense_gradient(gradient) for gradient in grads]
+        return super().apply(grads, trainable_variables)
+
     def update_step(self, gradient, variable, learning_rate):
         if keras.backend.backend() != "tensorflow" or self.amsgrad:
             return super().update_step(gradient, variable, learning_rate)

@@ -1,0 +1,222 @@
+"""The model against the original: PyTorch's BertForSequenceClassification of `transformers`."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from tf_finetune import TFBertForSequenceClassification, TFBertModel
+from tf_finetune.bert.architecture import BertArchitecture
+from tf_finetune.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def torch():
+    return pytest.importorskip("torch", reason="the comparison with PyTorch needs the `parity` extra")
+
+
+@pytest.fixture(scope="module")
+def pytorch_checkpoint(torch, tmp_path_factory):
+    """A small random BertForSequenceClassification with three named labels, as PyTorch users save it."""
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=99,
+        hidden_size=24,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=40,
+        max_position_embeddings=40,
+        initializer_range=0.3,
+        id2label={0: "bad", 1: "fair", 2: "good"},
+        custom_key="kept",
+    )
+    folder = tmp_path_factory.mktemp("pytorch")
+    transformers.BertForSequenceClassification(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    """Three texts of 7, 12 and 3 tokens padded to 12."""
+    random = np.random.default_rng(0)
+    lengths = np.array([7, 12, 3])
+    attention_mask = (np.arange(12) < lengths[:, None]).astype("int32")
+    return {
+        "input_ids": random.integers(1, 99, (3, 12)).astype("int32") * attention_mask,
+        "attention_mask": attention_mask,
+        "token_type_ids": random.integers(0, 2, (3, 12)).astype("int32"),
+    }
+
+
+def pytorch_outputs(torch, folder, inputs, **kwargs):
+    import transformers
+
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder, attn_implementation="eager")
+    model.eval()
+    batch = {name: torch.tensor(value, dtype=torch.long) for name, value in inputs.items()}
+    return model, model(**batch, **kwargs)
+
+
+def test_logits_and_hidden_states_are_pytorchs(torch, pytorch_checkpoint, inputs):
+    _, expected = pytorch_outputs(torch, pytorch_checkpoint, inputs, output_hidden_states=True)
+    model = TFBertForSequenceClassification.from_pretrained(pytorch_checkpoint)
+    np.testing.assert_allclose(model(inputs), expected.logits.detach(), atol=1e-5)
+    states, _ = model.bert(**inputs)
+    real = inputs["attention_mask"].astype(bool)  # what stands at padding positions is nobody's business
+    for state, wanted in zip(states, expected.hidden_states, strict=True):
+        np.testing.assert_allclose(state.numpy()[real], wanted.detach().numpy()[real], atol=1e-5)
+
+
+def test_gradients_are_pytorchs(torch, pytorch_checkpoint, inputs):
+    import tensorflow as tf
+
+    labels = np.array([2, 0, 1])
+    reference, outputs = pytorch_outputs(torch, pytorch_checkpoint, inputs)
+    torch.nn.functional.cross_entropy(outputs.logits, torch.tensor(labels)).backward()
+    expected = {name: value.grad.numpy() for name, value in reference.named_parameters()}
+
+    model = TFBertForSequenceClassification.from_pretrained(pytorch_checkpoint)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    with tf.GradientTape() as tape:
+        value = loss(labels, model(inputs))
+    variables = {variable.path.split("/", 1)[1]: variable for variable in model.trainable_variables}
+    gradients = tape.gradient(value, [variable.value for variable in variables.values()])
+    from tf_finetune.bert.hf_weights import weight_table
+
+    by_path = {path: tf.convert_to_tensor(g).numpy() for path, g in zip(variables, gradients, strict=True)}
+    largest = max(np.abs(gradient).max() for gradient in expected.values())
+    for entry in weight_table(model.architecture.num_hidden_layers, head=True):
+        parts = np.split(by_path[entry.path], len(entry.tensors), axis=-1)
+        for name, part in zip(entry.tensors, parts, strict=True):
+            wanted = expected[name]
+            error = np.abs((part.T if entry.transposed else part) - wanted).max()
+            assert error <= 1e-4 * max(np.abs(wanted).max(), 1e-3 * largest), name
+
+
+def test_the_packaged_weights_give_pytorchs_numbers(torch, packaged_checkpoint):
+    import transformers
+
+    ids = np.array([[101, 1996, 3185, 2001, 7078, 6919, 102]], "int32")
+    with torch.no_grad():
+        reference = transformers.BertModel.from_pretrained(packaged_checkpoint).eval()(torch.tensor(ids).long())
+    outputs = TFBertModel.from_pretrained(packaged_checkpoint)({"input_ids": ids})
+    np.testing.assert_allclose(outputs["last_hidden_state"], reference.last_hidden_state, atol=1e-5)
+    np.testing.assert_allclose(outputs["pooler_output"], reference.pooler_output, atol=1e-5)
+
+
+def test_pytorch_opens_what_save_pretrained_writes(torch, pytorch_checkpoint, inputs, tmp_path):
+    model = TFBertForSequenceClassification.from_pretrained(pytorch_checkpoint)
+    kernel = model.classifier.kernel
+    kernel.assign(kernel + 0.5)
+    model.save_pretrained(tmp_path)
+    reference, outputs = pytorch_outputs(torch, tmp_path, inputs)
+    np.testing.assert_allclose(model(inputs), outputs.logits.detach(), atol=1e-5)
+    assert reference.config.id2label == {0: "bad", 1: "fair", 2: "good"}
+    assert reference.config.label2id == {"bad": 0, "fair": 1, "good": 2}
+    assert reference.config.custom_key == "kept"
+
+
+@pytest.fixture
+def tiny():
+    keras.utils.set_random_seed(0)
+    architecture = BertArchitecture(
+        vocab_size=30,
+        hidden_size=8,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=20,
+        initializer_range=0.5,
+    )
+    model = TFBertForSequenceClassification(architecture)
+    model.build()
+    return model
+
+
+def test_padding_never_changes_an_answer(tiny):
+    ids = np.array([[1, 7, 9, 2]], "int32")
+    padded = np.pad(ids, ((0, 0), (0, 6)))
+    alone = tiny({"input_ids": ids})
+    np.testing.assert_allclose(
+        tiny({"input_ids": padded, "attention_mask": (padded > 0).astype("int32")}), alone, atol=1e-5
+    )
+
+
+def test_keywords_and_dict_are_the_same_call(tiny):
+    ids, types = np.array([[1, 7, 2]], "int32"), np.array([[0, 1, 1]], "int32")
+    by_dict = tiny({"input_ids": ids, "token_type_ids": types})
+    np.testing.assert_array_equal(by_dict, tiny(ids, token_type_ids=types))
+    np.testing.assert_array_equal(by_dict, tiny(input_ids=ids, token_type_ids=types))
+
+
+def test_an_unknown_input_name_is_refused(tiny):
+    with pytest.raises(ValueError, match="inputs must be a dict with `input_ids`"):
+        tiny({"input_ids": np.ones((1, 3), "int32"), "segment_ids": np.zeros((1, 3), "int32")})
+
+
+def test_logits_are_float32_under_mixed_precision(tiny):
+    from tf_finetune.runtime import precision_policy
+
+    with precision_policy("mixed_bfloat16"):
+        model = TFBertForSequenceClassification(tiny.architecture)
+    ids = np.array([[1, 7, 9, 2]], "int32")
+    assert keras.backend.standardize_dtype(model({"input_ids": ids}).dtype) == "float32"
+    assert {variable.dtype for variable in model.trainable_variables} == {"float32"}
+
+
+def test_dropout_acts_in_training_only(tiny):
+    ids = {"input_ids": np.array([[1, 7, 9, 2]], "int32")}
+    np.testing.assert_array_equal(tiny(ids), tiny(ids))
+    assert not np.array_equal(tiny(ids, training=True), tiny(ids, training=True))
+
+
+def test_one_fit_step_moves_every_weight(tiny):
+    before = [variable.numpy() for variable in tiny.trainable_variables]
+    tiny.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    ids = np.arange(40, dtype="int32").reshape(4, 10) % 30
+    types = np.arange(40, dtype="int32").reshape(4, 10) % 2
+    tiny.fit({"input_ids": ids, "token_type_ids": types}, np.array([0, 1, 0, 1]), batch_size=4, verbose=0)
+    still = [v.path for v, old in zip(tiny.trainable_variables, before, strict=True) if np.array_equal(v.numpy(), old)]
+    assert not still
+
+
+def test_hidden_states_on_request(tiny):
+    model = TFBertModel(tiny.architecture, output_hidden_states=True)
+    outputs = model({"input_ids": np.ones((2, 5), "int32")})
+    assert [state.shape for state in outputs["hidden_states"]] == [(2, 5, 8)] * 3
+    np.testing.assert_array_equal(outputs["hidden_states"][-1], outputs["last_hidden_state"])
+
+
+def test_a_new_head_is_said_aloud(pytorch_checkpoint, tmp_path, caplog):
+    TFBertModel.from_pretrained(pytorch_checkpoint).save_pretrained(tmp_path)
+    model = TFBertForSequenceClassification.from_pretrained(tmp_path, num_labels=5)
+    assert "classifier newly initialised" in caplog.text
+    assert model.classifier.kernel.shape == (24, 5)
+
+
+def test_a_head_of_another_size_is_refused(pytorch_checkpoint):
+    with pytest.raises(
+        InputError, match=r"tensor classifier.weight does not fit .* shape \[5, 24\], got shape \[3, 24\]"
+    ):
+        TFBertForSequenceClassification.from_pretrained(pytorch_checkpoint, num_labels=5)
+
+
+def test_num_labels_and_id2label_must_agree(pytorch_checkpoint):
+    with pytest.raises(InputError, match="`num_labels` and `id2label` disagree, expected 2 labels, got 3"):
+        TFBertForSequenceClassification.from_pretrained(pytorch_checkpoint, num_labels=3, id2label=["no", "yes"])
+
+
+def test_config_overrides_by_name(pytorch_checkpoint):
+    model = TFBertForSequenceClassification.from_pretrained(pytorch_checkpoint, hidden_dropout_prob=0.0)
+    assert model.architecture.hidden_dropout_prob == 0.0
+    with pytest.raises(InputError, match="unknown config override, expected a key of config.json, got hidden_dropout"):
+        TFBertForSequenceClassification.from_pretrained(pytorch_checkpoint, hidden_dropout=0.0)
+
+
+def test_get_config_rebuilds_the_model(tiny):
+    again = TFBertForSequenceClassification.from_config(json.loads(json.dumps(tiny.get_config())))
+    assert again.architecture.hidden_size == 8
+    assert again.architecture.id2label == tiny.architecture.id2label

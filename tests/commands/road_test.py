@@ -1,0 +1,245 @@
+"""The whole road on real weights: a csv with three named classes, from train to an answer without Python TensorFlow."""
+
+import csv
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+PHRASES = {
+    "billing": ("please refund my invoice", "I was charged twice on my card", "the payment failed again"),
+    "praise": ("I love this product", "the support team is great", "a very happy customer writes"),
+    "technical": ("the app crashes on start", "there is an error when saving", "the screen stays black"),
+}
+TEXTS = ["the invoice shows a wrong payment", "it crashes with a black screen", "what a great and happy team"]
+
+
+def tf_finetune(*arguments, stdin=None, **environment):
+    """Runs the command line as a user does; returns the finished process."""
+    command = [sys.executable, "-m", "tf_finetune", *map(str, arguments)]
+    return subprocess.run(
+        command, input=stdin, capture_output=True, text=True, encoding="utf-8", env=os.environ | environment
+    )
+
+
+def json_lines(text):
+    return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "tickets.csv"
+    chosen = random.Random(0)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "message", "team"])
+        for index in range(240):
+            team = chosen.choice(sorted(PHRASES))
+            writer.writerow([index, f"{chosen.choice(PHRASES[team])}, ticket {index}", team])
+    return path
+
+
+@pytest.fixture(scope="module")
+def columns():
+    return ["--config.data.text_column=message", "--config.data.label_column=team"]
+
+
+@pytest.fixture(scope="module")
+def trained(table, columns, packaged_checkpoint, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run") / "workdir"
+    result = tf_finetune(
+        "train", f"--config=my_data:{table}", f"--workdir={workdir}", *columns,
+        "--config.train.epochs=2", "--config.train.batch_size=16", "--config.train.log_every_steps=5",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    return workdir, result
+
+
+@pytest.fixture(scope="module")
+def exported(trained):
+    workdir, _ = trained
+    result = tf_finetune("export", f"--workdir={workdir}")
+    assert result.returncode == 0, result.stderr
+    return workdir, result
+
+
+def test_train_says_what_it_does(trained):
+    _, result = trained
+    assert "3 labels: billing, praise, technical" in result.stdout
+    assert "classifier newly initialised" in result.stderr
+    assert "best validation accuracy" in result.stdout
+    assert "I0000" not in result.stderr
+
+
+def test_metrics_are_one_object_a_line(trained):
+    workdir, _ = trained
+    records = json_lines((workdir / "metrics.jsonl").read_text())
+    train_steps = [record["step"] for record in records if record["split"] == "train"]
+    assert train_steps[:2] == [5, 10]
+    validation = [record["accuracy"] for record in records if record["split"] == "validation"]
+    assert len(validation) == 3  # before training, and after each of two epochs
+    assert validation[-1] > 0.9 > validation[0]
+
+
+def test_the_resolved_config_is_kept(trained, table):
+    workdir, _ = trained
+    config = json.loads((workdir / "config.json").read_text())
+    assert config["data"]["source"] == str(table)
+    assert config["train"]["batch_size"] == 16
+
+
+def test_pytorch_opens_the_checkpoint(trained):
+    torch = pytest.importorskip("torch", reason="the comparison with PyTorch needs the `parity` extra")
+    import transformers
+
+    workdir, _ = trained
+    folder = next((workdir / "checkpoints").iterdir())
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    encoded = transformers.AutoTokenizer.from_pretrained(folder)(TEXTS, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        expected = torch.softmax(model(**encoded).logits, dim=-1).numpy()
+    answers = json_lines(tf_finetune("predict", f"--workdir={workdir}", *TEXTS).stdout)
+    got = [[answer["probabilities"][name] for name in ("billing", "praise", "technical")] for answer in answers]
+    np.testing.assert_allclose(got, expected, atol=1e-4)
+    assert model.config.id2label == {0: "billing", 1: "praise", 2: "technical"}
+
+
+def test_evaluate_writes_what_it_prints(trained):
+    workdir, _ = trained
+    result = tf_finetune("evaluate", f"--workdir={workdir}")
+    assert result.returncode == 0, result.stderr
+    content = json.loads((workdir / "evaluation.json").read_text())
+    assert set(content) == {"validation", "test"}
+    assert content["test"]["accuracy"] > 0.9
+    assert f"{content['test']['f1']:.4f}" in result.stdout
+
+
+def test_predict_from_arguments_standard_input_and_file_agree(trained, tmp_path):
+    workdir, _ = trained
+    path = tmp_path / "texts.txt"
+    path.write_text("\n".join(TEXTS) + "\n", encoding="utf-8")
+    from_arguments = tf_finetune("predict", f"--workdir={workdir}", *TEXTS)
+    from_stdin = tf_finetune("predict", f"--workdir={workdir}", stdin="\n".join(TEXTS) + "\n")
+    from_file = tf_finetune("predict", f"--workdir={workdir}", f"--input={path}")
+    assert from_arguments.stdout == from_stdin.stdout == from_file.stdout
+    answers = json_lines(from_arguments.stdout)
+    assert [answer["text"] for answer in answers] == TEXTS
+    assert [answer["label"] for answer in answers] == ["billing", "technical", "praise"]
+    for answer in answers:
+        assert answer["score"] == answer["probabilities"][answer["label"]]
+        assert sum(answer["probabilities"].values()) == pytest.approx(1)
+
+
+def test_the_export_serves_the_label_as_its_string(exported):
+    from tf_finetune.serving.session import run_in_c_api
+
+    workdir, result = exported
+    assert "exported to" in result.stdout
+    assert "BROKEN" not in result.stdout
+    [answer] = run_in_c_api(workdir / "export" / "1", [("serving_default", {"text": TEXTS})])
+    predicted = json_lines(tf_finetune("predict", f"--workdir={workdir}", *TEXTS).stdout)
+    assert answer["label"] == [line["label"] for line in predicted]
+    np.testing.assert_allclose(answer["score"], [line["score"] for line in predicted], atol=1e-4)
+    expected = [list(line["probabilities"].values()) for line in predicted]
+    np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-4)
+
+
+def test_a_second_export_is_version_2(exported):
+    workdir, _ = exported
+    result = tf_finetune("export", f"--workdir={workdir}", "--config.export.verify=false")
+    assert result.returncode == 0, result.stderr
+    assert sorted(path.name for path in (workdir / "export").iterdir()) == ["1", "2"]
+
+
+def test_verify_is_green_on_the_export_and_red_on_flipped_weights(exported, tmp_path):
+    workdir, _ = exported
+    copy = tmp_path / "workdir"
+    shutil.copytree(workdir, copy)
+    assert tf_finetune("verify", f"--workdir={copy}").returncode == 0
+    newest = max((copy / "export").iterdir(), key=lambda path: int(path.name))
+    shard = next(newest.glob("variables/variables.data-*"))
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    shard.write_bytes(content)
+    result = tf_finetune("verify", f"--workdir={copy}")
+    assert result.returncode == 1
+    assert "BROKEN" in result.stdout
+    assert result.stderr.startswith("error: the export broke a promise")
+
+
+def test_verify_is_red_on_swapped_labels(trained, tmp_path):
+    """An export whose label names are in another order than the checkpoint's."""
+    workdir, _ = trained
+    copy = tmp_path / "workdir"
+    shutil.copytree(workdir, copy)
+    assert tf_finetune("export", f"--workdir={copy}").returncode == 0
+    checkpoint = next((copy / "checkpoints").iterdir())
+    config = json.loads((checkpoint / "config.json").read_text())
+    config["id2label"] = {"0": "praise", "1": "billing", "2": "technical"}
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    from tf_finetune.workdir import write_manifest
+
+    write_manifest(checkpoint)
+    result = tf_finetune("verify", f"--workdir={copy}")
+    assert result.returncode == 1
+    assert "BROKEN  labels are the checkpoint's" in result.stdout
+
+
+def test_a_second_run_in_the_workdir_is_refused(trained, table, columns):
+    workdir, _ = trained
+    before = sorted(path for path in workdir.rglob("*"))
+    result = tf_finetune("train", f"--config=my_data:{table}", f"--workdir={workdir}", *columns)
+    assert result.returncode == 2
+    assert "the working directory already holds a run" in result.stderr
+    assert sorted(path for path in workdir.rglob("*")) == before
+
+
+def test_a_restart_with_bad_data_keeps_the_old_run(trained):
+    workdir, _ = trained
+    before = sorted(path for path in workdir.rglob("*"))
+    result = tf_finetune("train", "--config=my_data:nowhere.csv", f"--workdir={workdir}", "--restart")
+    assert result.returncode == 2
+    assert sorted(path for path in workdir.rglob("*")) == before
+
+
+def test_what_a_trained_model_cannot_change_is_refused(trained):
+    workdir, _ = trained
+    result = tf_finetune("evaluate", f"--workdir={workdir}", "--config.data.max_length=64")
+    assert result.returncode == 2
+    assert "evaluate cannot change data.max_length of a trained model" in result.stderr
+
+
+def test_evaluate_takes_other_data(trained, columns, tmp_path):
+    workdir, _ = trained
+    path = tmp_path / "test.csv"
+    path.write_text("message,team\nplease refund me,billing\nI love it,praise\n", encoding="utf-8")
+    result = tf_finetune("evaluate", f"--workdir={workdir}", f"--config.data.source={path}")
+    assert result.returncode == 0, result.stderr
+    assert json.loads((workdir / "evaluation.json").read_text())["test"]["examples"] == 2
+
+
+def test_evaluate_refuses_a_label_the_model_does_not_know(trained, tmp_path):
+    workdir, _ = trained
+    path = tmp_path / "test.csv"
+    path.write_text("message,team\nwhere is my parcel,delivery\n", encoding="utf-8")
+    result = tf_finetune("evaluate", f"--workdir={workdir}", f"--config.data.source={path}")
+    assert result.returncode == 2
+    assert "expected billing or praise or technical, got 'delivery'" in result.stderr
+
+
+def test_an_altered_checkpoint_is_refused(trained, tmp_path):
+    workdir, _ = trained
+    copy = tmp_path / "workdir"
+    shutil.copytree(workdir, copy)
+    weights = next(copy.glob("checkpoints/*/model.safetensors"))
+    content = bytearray(weights.read_bytes())
+    content[-5] ^= 1
+    weights.write_bytes(content)
+    result = tf_finetune("predict", f"--workdir={copy}", "hello")
+    assert result.returncode == 2
+    assert "a checkpoint file is missing or altered" in result.stderr

@@ -1,0 +1,99 @@
+import json
+import re
+
+import keras
+import numpy as np
+import pytest
+
+from tf_finetune.training import callbacks
+from tf_finetune.training.callbacks import MetricsLog, Progress
+from tf_finetune.training.optimizer import WarmupLinearDecay
+
+BATCH_SIZES = [4, 4, 4, 4, 2]
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+class TestMetricsLog:
+    def test_one_object_a_line(self, tmp_path):
+        log = MetricsLog(tmp_path / "metrics.jsonl")
+        log.write(split="train", step=1)
+        log.write(split="validation", step=2, timing={"seconds": 0.5})
+        assert lines(log.path) == [
+            {"split": "train", "step": 1},
+            {"split": "validation", "step": 2, "timing": {"seconds": 0.5}},
+        ]
+
+    def test_an_earlier_file_is_continued(self, tmp_path):
+        path = tmp_path / "metrics.jsonl"
+        for step in (1, 2):
+            MetricsLog(path).write(step=step)
+        assert lines(path) == [{"step": 1}, {"step": 2}]
+
+    def test_nothing_is_written_before_the_first_record(self, tmp_path):
+        MetricsLog(tmp_path / "metrics.jsonl")
+        assert list(tmp_path.iterdir()) == []
+
+
+class TestProgress:
+    """Two of three epochs of five batches; a step takes 1 s and an epoch's first 10 s, by a clock of our own."""
+
+    @pytest.fixture
+    def records(self, tmp_path, monkeypatch):
+        seconds = {"now": 0.0}
+        monkeypatch.setattr(callbacks.time, "perf_counter", lambda: seconds["now"])
+        log = MetricsLog(tmp_path / "metrics.jsonl")
+        schedule = WarmupLinearDecay(1.0, 15, 0)
+        for epoch in (0, 1):
+            progress = Progress(log, schedule=schedule, batch_sizes=BATCH_SIZES, first_step=5 * epoch, every=2)
+            progress.on_epoch_begin(epoch)
+            for batch in range(5):
+                seconds["now"] += 10.0 if batch == 0 else 1.0
+                progress.on_train_batch_end(batch, {"loss": 5.0 * epoch + batch, "accuracy": np.float32(0.5)})
+        return lines(log.path)
+
+    def test_every_second_step_and_the_last_of_an_epoch(self, records):
+        assert [record["step"] for record in records] == [2, 4, 5, 6, 8, 10]
+
+    def test_epochs(self, records):
+        assert [record["epoch"] for record in records] == [0, 0, 0, 1, 1, 1]
+
+    def test_metrics_are_those_of_the_step(self, records):
+        assert [record["loss"] for record in records] == [record["step"] - 1 for record in records]
+        assert {record["accuracy"] for record in records} == {0.5}
+
+    def test_learning_rate_is_the_one_the_step_used(self, records):
+        expected = [(15 - (record["step"] - 1)) / 15 for record in records]
+        np.testing.assert_allclose([record["learning_rate"] for record in records], expected, rtol=1e-6)
+
+    def test_speed_leaves_out_the_first_step(self, records):
+        assert [record["timing"]["examples_per_second"] for record in records] == [4.0, 4.0, 3.5, 0.0, 4.0, 3.5]
+
+    def test_seconds_are_those_of_the_epoch(self, records):
+        assert [record["timing"]["epoch_seconds"] for record in records] == [11, 13, 14, 10, 12, 14]
+
+    def test_only_timing_depends_on_the_clock(self, records):
+        assert {frozenset(record) for record in records} == {
+            frozenset({"split", "epoch", "step", "loss", "accuracy", "learning_rate", "timing"})
+        }
+
+    def test_printed_line(self, tmp_path, capsys):
+        log, schedule = MetricsLog(tmp_path / "metrics.jsonl"), WarmupLinearDecay(2e-5, 300, 0)
+        progress = Progress(log, schedule=schedule, batch_sizes=[4], first_step=0, every=50)
+        progress.on_epoch_begin(0)
+        progress.on_train_batch_end(0, {"loss": 0.69314, "accuracy": 0.25})
+        line = r"epoch 1  step 1/300  loss 0\.6931  accuracy 0\.2500  learning_rate 2\.00e-05  \d+ examples/s\n"
+        assert re.fullmatch(line, capsys.readouterr().out)
+
+    def test_in_fit(self, tmp_path):
+        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+        model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+        log = MetricsLog(tmp_path / "metrics.jsonl")
+        progress = Progress(log, schedule=WarmupLinearDecay(1.0, 5, 0), batch_sizes=BATCH_SIZES, first_step=0, every=3)
+        history = model.fit(
+            np.zeros((18, 2)), np.zeros(18), batch_size=4, shuffle=False, verbose=0, callbacks=[progress]
+        ).history
+        assert [record["step"] for record in lines(log.path)] == [3, 5]
+        assert lines(log.path)[-1]["loss"] == pytest.approx(history["loss"][0])
