@@ -46,8 +46,9 @@ class TestTable:
         path = write_bytes(tmp_path, b"\xef\xbb\xbftext,label\nfine,b\nbad,a\n")
         assert load_test(path) == [("fine", "b"), ("bad", "a")]
 
-    def test_windows_line_ends(self, tmp_path):
-        path = write_bytes(tmp_path, b"text,label\r\nfine,b\r\nbad,a\r\n")
+    @pytest.mark.parametrize("end", [b"\r\n", b"\r"], ids=["windows", "old_mac"])
+    def test_other_line_ends(self, tmp_path, end):
+        path = write_bytes(tmp_path, end.join((b"text,label", b"fine,b", b"bad,a", b"")))
         assert load_test(path) == [("fine", "b"), ("bad", "a")]
 
     def test_no_line_end_at_the_end(self, tmp_path):

@@ -32,11 +32,11 @@ class TestSoftmax:
 
 
 class TestBinary:
-    """Four examples: one hit of each class, one false positive, one false negative."""
+    """Five examples: a hit of class 0, two of class 1, one false positive, one false negative."""
 
     @pytest.fixture
     def metrics(self):
-        logits = logits_of([[0.8, 0.2], [0.3, 0.7], [0.4, 0.6], [0.9, 0.1], [0.25, 0.75]])
+        logits = logits_of([[0.8, 0.2], [0.3, 0.7], [0.4, 0.6], [0.7, 0.3], [0.25, 0.75]])
         return classification_metrics(logits, np.array([0, 0, 1, 1, 1]))
 
     @pytest.mark.parametrize(
@@ -47,9 +47,9 @@ class TestBinary:
             ("precision", 2 / 3),
             ("recall", 2 / 3),
             ("f1", 2 / 3),
-            # Six pairs of one example of each class; .6 > .2, .75 > .2 and .75 > .7 stand in the right order.
-            ("roc_auc", 3 / 6),
-            ("loss", -(math.log(0.8) + math.log(0.3) + math.log(0.6) + math.log(0.1) + math.log(0.75)) / 5),
+            # Of the six pairs of one example of each class, .6 and .3 stand wrongly below .7.
+            ("roc_auc", 4 / 6),
+            ("loss", -(math.log(0.8) + math.log(0.3) + math.log(0.6) + math.log(0.3) + math.log(0.75)) / 5),
         ],
     )
     def test_value(self, metrics, name, value):

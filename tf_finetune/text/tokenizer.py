@@ -87,6 +87,8 @@ def _load(folder: Path):
     try:
         return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # `tokenizers` raises Exception itself for a file it cannot read
-        raise InputError("unreadable tokenizer", where=folder, got=f"{type(error).__name__}: {error}".splitlines()[0]) from None
+        raise InputError(
+            "unreadable tokenizer", where=folder, got=f"{type(error).__name__}: {error}".splitlines()[0]
+        ) from None
     finally:
         transformers.logging.set_verbosity(verbosity)
