@@ -95,8 +95,18 @@ class TestLoad:
 
     def test_mistyped_field_in_a_file_names_its_line(self, tmp_path):
         body = "def get_config():\n    c = ExperimentConfig()\n    c.data.sorce = 'x'\n    return c"
-        with pytest.raises(InputError, match=r"mine\.py line 6.*no attribute 'sorce'"):
+        with pytest.raises(
+            InputError, match=r"no config field data.sorce, in .*mine\.py line 6, expected one like data.source"
+        ):
             settings.load(str(write_config(tmp_path, body)))
+
+    @pytest.mark.parametrize(
+        ("typed", "nearest"),
+        [("optimizer.lr", "optimizer.learning_rate"), ("epochs", "train.epochs"), ("optimzer", "optimizer")],
+    )
+    def test_nearest_field(self, typed, nearest):
+        with pytest.raises(InputError, match=f"no config field {typed}, in here, expected one like {nearest}$"):
+            settings.check_field(typed, where="here")
 
     def test_without_get_config(self, tmp_path):
         path = write_config(tmp_path, "config = ExperimentConfig()")

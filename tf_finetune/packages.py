@@ -39,8 +39,8 @@ def fetch(requirement: str, *, sha256: str | None = None, source_archive: bool =
     """
     if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9._+!-]+", requirement):
         raise InputError("not an exact package version", expected="NAME==VERSION", got=requirement)
-    sha256 = sha256 or KNOWN_SHA256.get(requirement)
-    if sha256 is None:
+    sha256 = (sha256 or KNOWN_SHA256.get(requirement, "")).lower()
+    if not re.fullmatch("[0-9a-f]{64}", sha256):
         raise InputError("a package needs its hash", where=requirement, expected="pypi:NAME==VERSION/path#sha256=HEX")
     kept = cache_folder() / "packages" / sha256
     files = list(kept.iterdir()) if kept.is_dir() else []

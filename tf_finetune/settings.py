@@ -6,6 +6,7 @@ import enum
 import importlib.util
 import json
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def load(name: str) -> ExperimentConfig:
     Raises:
         InputError: no such file, an error inside it, or it returns something else.
     """
-    if name.endswith(".json"):
+    if name.endswith(".json") and ":" not in name:
         return _from_json(Path(name))
     location, separator, argument = name.partition(":")
     path = _find(location)
@@ -56,12 +57,12 @@ def load(name: str) -> ExperimentConfig:
     except InputError:
         raise
     except Exception as error:  # the file is the user's code: whatever it raises is theirs to see
-        line = _line_in(path, error)
+        where = f"{path}{_line_in(path, error)}"
+        if match := re.fullmatch(r"'(\w+)Config' object has no attribute '(\w+)'", str(error)):
+            check_field(match[2] if match[1] == "Experiment" else f"{match[1].lower()}.{match[2]}", where=where)
+        got = f"{type(error).__name__}: {error}"
         raise InputError(
-            "the config file failed",
-            where=f"{path}{line}",
-            expected="get_config() -> ExperimentConfig",
-            got=f"{type(error).__name__}: {error}",
+            "the config file failed", where=where, expected="get_config() -> ExperimentConfig", got=got
         ) from None
     if not isinstance(config, ExperimentConfig):
         raise InputError(
@@ -140,8 +141,19 @@ def check_field(name: str, *, where: object) -> None:
     """Refuses a `section.field` that does not exist, and names the nearest that does."""
     known = [field for field, _ in fields(ExperimentConfig())]
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-        raise InputError(f"no config field {name}", where=where, expected=f"one like {near}")
+        raise InputError(f"no config field {name}", where=where, expected=f"one like {_nearest(name, known)}")
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    """What a mistyped field most likely means: by its initials (lr), else by its spelling, section first."""
+    section, _, field = name.rpartition(".")
+    for candidate in known:
+        if candidate == f"{section}.{field}" or "".join(w[0] for w in candidate.rpartition(".")[2].split("_")) == field:
+            return candidate
+    if not section and (sections := difflib.get_close_matches(field, {c.partition(".")[0] for c in known}, n=1)):
+        return sections[0]
+    inside = [candidate for candidate in known if candidate.startswith(section + ".")]
+    return difflib.get_close_matches(name, inside or known, n=1, cutoff=0.0)[0]
 
 
 def validated(config: ExperimentConfig) -> ExperimentConfig:
@@ -150,6 +162,10 @@ def validated(config: ExperimentConfig) -> ExperimentConfig:
     Raises:
         InputError: one has not.
     """
+    for section in dataclasses.fields(config):
+        if not isinstance(getattr(config, section.name), section.type):
+            got = type(getattr(config, section.name)).__name__
+            raise InputError(f"wrong value for {section.name}", expected=section.type.__name__, got=got)
     values = dict(fields(config))
     for name, default in fields(ExperimentConfig()):
         kind = type(default)

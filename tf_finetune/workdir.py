@@ -57,7 +57,11 @@ class Workdir:
         """
         if not self.best.is_file():
             raise InputError("no trained model", where=self.path, expected="a workdir that `tf-finetune train` filled")
-        folder = self.checkpoints / json.loads(self.best.read_text(encoding="utf-8"))["checkpoint"]
+        try:
+            name = json.loads(self.best.read_text(encoding="utf-8"))["checkpoint"]
+        except (ValueError, KeyError, TypeError):
+            raise InputError("unreadable file", where=self.best, expected="the name of a checkpoint") from None
+        folder = self.checkpoints / name
         check_manifest(folder)
         return folder
 

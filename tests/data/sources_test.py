@@ -13,7 +13,7 @@ ROWS = [(f"text number {i}", "ab"[i % 2]) for i in range(200)]
 
 
 def write_table(path, rows=ROWS):
-    delimiter = sources.DELIMITERS[path.suffix]
+    delimiter = "\t" if path.suffix == ".tsv" else ","
     lines = [delimiter.join(("text", "label")), *(delimiter.join(row) for row in rows)]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
@@ -37,6 +37,14 @@ class TestTable:
         splits = sources.load(path)
         assert splits.label_names == ("a", "b")
         assert splits.examples == {"test": sources.Examples(["fine", "bad"], [1, 0])}
+
+    def test_tsv_quotes_are_text(self, tmp_path):
+        path = write_bytes(tmp_path, b'text\tlabel\n"Great" film\tx\nsaid "no\ty\n', "test.tsv")
+        assert sources.load(path).examples["test"].texts == ['"Great" film', 'said "no']
+
+    def test_a_text_may_be_long(self, tmp_path):
+        path = write_bytes(tmp_path, b"text,label\n" + b"x" * 200_000 + b",a\nc,b\n")
+        assert len(sources.load(path).examples["test"].texts[0]) == 200_000
 
     def test_tsv_commas_are_text(self, tmp_path):
         path = write_bytes(tmp_path, b"text\tlabel\na, b\tx\nc\ty\n", "test.tsv")

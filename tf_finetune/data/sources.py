@@ -16,7 +16,7 @@ from tf_finetune.errors import InputError
 REVIEWS_ARCHIVE = "hutto_ICWSM_2014.tar.gz"
 REVIEWS_FILE = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
 SPLIT_NAMES = {"train": "train", "validation": "validation", "valid": "validation", "dev": "validation", "test": "test"}
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
+TABLE_SUFFIXES = (".csv", ".tsv")
 
 # A text and the name of its label.
 Row = tuple[str, str]
@@ -160,7 +160,7 @@ def _folder_of_files(folder: Path, text_column: str, label_column: str) -> dict[
     splits: dict[str, list[Row]] = {}
     for path in sorted(folder.iterdir()):
         split = SPLIT_NAMES.get(path.stem)
-        if path.suffix in DELIMITERS and split:
+        if path.suffix in TABLE_SUFFIXES and split:
             splits.setdefault(split, []).extend(_table(path, text_column, label_column))
     return splits
 
@@ -184,9 +184,14 @@ def _read_text(path: Path) -> str:
 
 def _table(path: Path, text_column: str, label_column: str) -> Iterator[Row]:
     """The rows of a csv or tsv with a header line, read strictly: a fault names its file and line."""
-    if path.suffix not in DELIMITERS:
+    if path.suffix not in TABLE_SUFFIXES:
         raise InputError("unknown kind of data file", where=path, expected="one of .csv, .tsv")
-    reader = csv.reader(io.StringIO(_read_text(path), newline=""), delimiter=DELIMITERS[path.suffix], strict=True)
+    csv.field_size_limit(2**31 - 1)  # a text may be longer than the module's 128 KiB
+    lines = io.StringIO(_read_text(path), newline="")
+    if path.suffix == ".tsv":  # has no quoting (IANA text/tab-separated-values): a review may begin with a quote
+        reader = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+    else:
+        reader = csv.reader(lines, strict=True)
     try:
         header = next(reader, [])
         for column in (text_column, label_column):

@@ -22,7 +22,6 @@ def fused_adam_update(variable, momentum, velocity, gradient, *, learning_rate, 
         return (value.value if isinstance(value, keras.Variable) else value).handle
 
     step = tf.cast(step, tf.float32)
-    gradient = tf.convert_to_tensor(gradient)  # an embedding's sparse gradient becomes dense, as in the twin
     tf.raw_ops.ResourceApplyAdam(
         var=handle(variable),
         m=handle(momentum),
@@ -33,5 +32,5 @@ def fused_adam_update(variable, momentum, velocity, gradient, *, learning_rate, 
         beta1=beta_1,
         beta2=beta_2,
         epsilon=epsilon,
-        grad=tf.cast(gradient, tf.float32),
+        grad=tf.cast(dense_gradient(gradient), tf.float32),
     )
