@@ -34,6 +34,6 @@ format: $(VENV)/.test-installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Times one training step of the demo's model, ours against Keras's own optimizer, interleaved in one run.
+# Times one AdamW update of the demo model, ours against Keras, interleaved in one run.
 bench: $(VENV)/.installed
-	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/optimizer_step.py

@@ -1,0 +1,110 @@
+"""Every command and every piece of Python in the README is run, shortened; what needs docker is parsed."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+
+# What makes a training command take seconds; appended where the command does not say it itself.
+SHORT = ("--config.train.epochs=1", "--config.data.max_examples=32", "--config.train.batch_size=8")
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+COMMANDS = [line for block in blocks("sh") for line in block.strip().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where a reader would stand: their tickets, and texts to classify."""
+    folder = tmp_path_factory.mktemp("reader")
+    rows = [
+        f"ticket {i} about {'an invoice' if i % 2 else 'a crash'},{'billing' if i % 2 else 'technical'}"
+        for i in range(80)
+    ]
+    (folder / "tickets.csv").write_text("text,label\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    (folder / "texts.txt").write_text("My invoice is wrong.\nThe app crashes.\n", encoding="utf-8")
+    return folder
+
+
+def run(command, folder):
+    """Runs a tf-finetune command line, redirections of standard input included."""
+    words, _, stdin = command.partition(" < ")
+    words = shlex.split(words)
+    assert words.pop(0) == "tf-finetune"
+    if words[0] == "train":
+        given = {word.split("=")[0] for word in words}
+        words += [word for word in SHORT if word.split("=")[0] not in given]
+    result = subprocess.run(
+        [sys.executable, "-m", "tf_finetune", *words], cwd=folder, capture_output=True, text=True,
+        input=(folder / stdin).read_text(encoding="utf-8") if stdin else None,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_the_commands_for_ones_own_csv(folder, packaged_checkpoint):
+    """In the README's order, as a reader would type them."""
+    commands = [command for command in COMMANDS if command.startswith("tf-finetune")]
+    assert len(commands) >= 9
+    printed = {command: run(command, folder) for command in commands}
+    predictions = [output for command, output in printed.items() if command.startswith("tf-finetune predict")]
+    assert len(predictions) == 3
+    for output in predictions:
+        answers = [json.loads(line) for line in output.splitlines()]
+        assert [answer["text"] for answer in answers] == ["My invoice is wrong.", "The app crashes."]
+    for name in re.findall(r"^  (\w[\w.]*)/? ", README[README.index("## A run's folder") :], flags=re.MULTILINE):
+        assert (folder / "runs" / "tickets" / name).exists(), name
+
+
+def test_make_demo_runs_what_it_says(folder, packaged_checkpoint):
+    """The recipe of `make demo`, its training shortened."""
+    recipe = re.search(r"^demo:.*\n((?:\t.*\n)+)", MAKEFILE, flags=re.MULTILINE)[1]
+    recipe = recipe.replace("\\\n", "").replace("$(BIN)/", "").replace("$(WORKDIR)", "runs/demo")
+    commands = [line.strip() for line in recipe.strip().splitlines()]
+    assert [command.split()[1] for command in commands] == ["train", "evaluate", "export", "predict"]
+    for command in commands:
+        run(command, folder)
+    assert (folder / "runs" / "demo" / "export" / "1" / "saved_model.pb").is_file()
+
+
+def test_make_knows_the_targets():
+    for command in (command for command in COMMANDS if command.startswith("make ")):
+        subprocess.run([*command.split(), "--dry-run"], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_the_rest_is_docker_and_curl_and_fits_the_signature():
+    rest = [shlex.split(c) for c in COMMANDS if not c.startswith(("tf-finetune", "make "))]
+    assert [words[0] for words in rest] == ["docker", "curl"]
+    docker, curl = rest
+    assert "$PWD/runs/tickets/export:/models/tickets" in docker
+    assert "MODEL_NAME=tickets" in docker
+    assert curl[-1].endswith(":8501/v1/models/tickets:predict")
+    instances = json.loads(curl[curl.index("-d") + 1])["instances"]
+    assert all(isinstance(text, str) for text in instances)  # one input, so an instance is its value
+
+
+def test_the_python(folder, packaged_checkpoint):
+    code = "\n".join(blocks("python")).replace(
+        "config.train.epochs = 1", "config.train.epochs = 1\n" + "config.data.max_examples = 16"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"KERAS_BACKEND": "tensorflow"},
+    )
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"^(billing|technical) \{'billing': ", result.stdout, flags=re.MULTILINE)
