@@ -1,6 +1,7 @@
 """Wrong input on the command line: one line, status 2, no traceback, nothing left behind."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -31,7 +32,13 @@ MINE = [*TRAIN, "--config=my_data:mine.csv"]
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "no command, expected train or evaluate or predict or export or verify"),
+        (["--workdir=run"], "no command, expected tf-finetune followed by train or .*, got --workdir=run"),
+        (["evaluate", "--workdir", "run"], "no trained model, in run"),
+        (
+            ["predict", "--workdir=run", "--config=reviews_minilm", "--input=no.txt"],
+            "no such file, in --input, .* no.txt",
+        ),
+        ([], "no command, expected tf-finetune followed by train or evaluate or predict or export or verify"),
         (["trian"], "no such command, expected one of train, .*; the nearest is train, got trian"),
         (["train"], "no working directory, expected --workdir=DIR"),
         (TRAIN, "nothing to train, expected --config=NAME_OR_FILE"),
@@ -69,8 +76,6 @@ def test_wrong_input_gets_one_line(arguments, message, capsys, packaged_checkpoi
     status = cli.main(["tf-finetune", *arguments])
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert status == 2
-    import re
-
     assert error.startswith("error: ")
     assert re.search(message, error)
     assert not os.path.exists("run")

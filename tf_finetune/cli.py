@@ -5,7 +5,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from absl import flags
 from ml_collections import config_flags
@@ -17,7 +17,7 @@ from tf_finetune.errors import InputError
 COMMANDS = {
     "train": "fine-tune a checkpoint on labelled text",
     "evaluate": "measure the best checkpoint on validation and test",
-    "predict": "classify texts: arguments, --input=FILE (a text a line), or standard input",
+    "predict": "classify texts: arguments, --input=FILE, or standard input",
     "export": "write the best checkpoint as a SavedModel for TensorFlow Serving",
     "verify": "check that the newest export answers as its checkpoint does",
 }
@@ -57,18 +57,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: list[str]) -> int:
-    command = next((word for word in argv[1:] if not word.startswith("-")), None)
-    values = _define_flags(_with_config(argv, command))
-    if command is None and not {"--help", "-help", "-h"} & set(argv):
-        raise InputError("no command", expected=" or ".join(COMMANDS))
     if {"--help", "-help", "-h"} & set(argv):
-        print(_help(values))
+        print(_help(_define_flags(argv[:1])))
         return 0
+    command = argv[1] if argv[1:] else None
+    if command is None or command.startswith("-"):
+        raise InputError("no command", expected=f"tf-finetune followed by {' or '.join(COMMANDS)}", got=command)
     if command not in COMMANDS:
         near = difflib.get_close_matches(command, COMMANDS, n=1, cutoff=0.0)[0]
         expected = f"one of {', '.join(COMMANDS)}; the nearest is {near}"
         raise InputError("no such command", expected=expected, got=command)
-    positional = values(_with_config(argv, command))[2:]
+    argv = _with_config(_with_equal_signs(argv), command)
+    values = _define_flags(argv)
+    positional = values(argv)[2:]
     _check_flags(command, values, positional)
     settings.validated(values.config)  # before TensorFlow is imported: a wrong value is answered at once
     _prepare_environment()
@@ -77,16 +78,25 @@ def _run(argv: list[str]) -> int:
     return 0
 
 
-def _with_config(argv: list[str], command: str | None) -> list[str]:
+def _with_equal_signs(argv: list[str]) -> list[str]:
+    """`--workdir DIR` as `--workdir=DIR`, the one form that is looked for before flags are parsed."""
+    words, joined = iter(argv), []
+    for word in words:
+        value = next(words, None) if re.fullmatch(r"--?(config|workdir|input)", word) else None
+        joined.append(word if value is None else f"{word}={value}")
+    return joined
+
+
+def _with_config(argv: list[str], command: str) -> list[str]:
     """For commands after train, the workdir's own config goes in front, so that overrides have what to change."""
     workdir = next((word.split("=", 1)[1] for word in argv if re.match(r"--?workdir=", word)), None)
-    given = any(re.match(r"--?config(=|$)", word) for word in argv)
-    if given or command in (None, "train") or command not in COMMANDS or not workdir:
+    given = any(re.match(r"--?config=", word) for word in argv)
+    if given or command == "train" or not workdir:
         return argv
     path = os.path.join(workdir, "config.json")
     if not os.path.isfile(path):
         raise InputError("no trained model", where=workdir, expected="a workdir that `tf-finetune train` filled")
-    return [argv[0], f"--config={path}", *argv[1:]]
+    return [*argv[:2], f"--config={path}", *argv[2:]]
 
 
 def _define_flags(argv: list[str]) -> flags.FlagValues:
@@ -105,7 +115,7 @@ def _define_flags(argv: list[str]) -> flags.FlagValues:
     )
     flags.DEFINE_string("workdir", None, "the folder of the run", flag_values=values)
     flags.DEFINE_bool("restart", False, "train: remove the run the workdir holds and start over", flag_values=values)
-    flags.DEFINE_string("input", None, "predict: a file with one text a line", flag_values=values)
+    flags.DEFINE_string("input", None, "predict: a csv or tsv, or a file with one text a line", flag_values=values)
     return values
 
 
@@ -120,6 +130,8 @@ def _check_flags(command: str, values: flags.FlagValues, positional: list[str]) 
         raise InputError("--input is a flag of predict", got=command)
     if positional and command != "predict":
         raise InputError(f"{command} takes flags only", got=repr(positional[0]))
+    if values.input is not None and not os.path.isfile(values.input):
+        raise InputError("no such file", where="--input", expected="a text, csv or tsv file", got=values.input)
     if positional and values.input is not None:
         raise InputError("texts came twice", expected="arguments or --input, not both")
 
@@ -155,9 +167,10 @@ def _call(command: str, values: flags.FlagValues, positional: list[str]) -> None
 
         evaluate(values.workdir, values.config)
     elif command == "predict":
-        from tf_finetune.commands.predict import predict
+        from tf_finetune.commands.predict import predict, read_texts
 
-        for answer in predict(values.workdir, _texts(values.input, positional), values.config):
+        texts = positional or read_texts(values.input, values.config)
+        for answer in predict(values.workdir, texts, values.config):
             print(json.dumps(answer, ensure_ascii=False), flush=True)
     elif command == "export":
         from tf_finetune.commands.export import export
@@ -167,18 +180,6 @@ def _call(command: str, values: flags.FlagValues, positional: list[str]) -> None
         from tf_finetune.commands.verify import verify
 
         verify(values.workdir, values.config)
-
-
-def _texts(path: str | None, positional: list[str]) -> Iterator[str]:
-    if positional:
-        yield from positional
-        return
-    if path is None:
-        sys.stdin.reconfigure(encoding="utf-8", errors="replace")
-        yield from (line.rstrip("\n") for line in sys.stdin)
-        return
-    with open(path, encoding="utf-8", errors="replace") as file:
-        yield from (line.rstrip("\n") for line in file)
 
 
 def _help(values: flags.FlagValues) -> str:

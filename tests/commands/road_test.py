@@ -121,12 +121,14 @@ def test_evaluate_writes_what_it_prints(trained):
 
 def test_predict_from_arguments_standard_input_and_file_agree(trained, tmp_path):
     workdir, _ = trained
-    path = tmp_path / "texts.txt"
+    path, table = tmp_path / "texts.txt", tmp_path / "texts.csv"
     path.write_text("\n".join(TEXTS) + "\n", encoding="utf-8")
+    table.write_text("id,message\n" + "".join(f"{i},{text}\n" for i, text in enumerate(TEXTS)), encoding="utf-8")
     from_arguments = tf_finetune("predict", f"--workdir={workdir}", *TEXTS)
     from_stdin = tf_finetune("predict", f"--workdir={workdir}", stdin="\n".join(TEXTS) + "\n")
     from_file = tf_finetune("predict", f"--workdir={workdir}", f"--input={path}")
-    assert from_arguments.stdout == from_stdin.stdout == from_file.stdout
+    from_table = tf_finetune("predict", f"--workdir={workdir}", f"--input={table}")
+    assert from_arguments.stdout == from_stdin.stdout == from_file.stdout == from_table.stdout
     answers = json_lines(from_arguments.stdout)
     assert [answer["text"] for answer in answers] == TEXTS
     assert [answer["label"] for answer in answers] == ["billing", "technical", "praise"]

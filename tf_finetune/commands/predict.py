@@ -1,5 +1,6 @@
 """`tf-finetune predict`: one answer a text."""
 
+import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 from tf_finetune.commands.restore import restore
 from tf_finetune.config import ExperimentConfig
+from tf_finetune.data import sources
 
 # Texts read before any is answered: enough to batch by length, little enough to stream.
 CHUNK = 1024
@@ -32,3 +34,11 @@ def predict(
     texts = iter(texts)
     while chunk := list(islice(texts, CHUNK)):
         yield from classifier.answers(chunk)
+
+
+def read_texts(path: str | None, config: ExperimentConfig) -> Iterator[str]:
+    """The texts of a file, or the lines of standard input where there is none."""
+    if path is not None:
+        return sources.texts(Path(path), config.data.text_column)
+    sys.stdin.reconfigure(encoding="utf-8", errors="replace")
+    return (line.rstrip("\n") for line in sys.stdin)

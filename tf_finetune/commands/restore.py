@@ -11,7 +11,7 @@ from tf_finetune.workdir import Workdir
 # What may differ from the training run, by command. Everything else is a fact of the trained model.
 CHANGEABLE = {
     "evaluate": ("data.source", "data.text_column", "data.label_column", "data.max_examples", "train.eval_batch_size"),
-    "predict": ("train.eval_batch_size",),
+    "predict": ("data.text_column", "train.eval_batch_size"),
     "export": ("export.verify",),
     "verify": (),
 }

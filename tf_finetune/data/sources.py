@@ -183,7 +183,28 @@ def _read_text(path: Path) -> str:
 
 
 def _table(path: Path, text_column: str, label_column: str) -> Iterator[Row]:
-    """The rows of a csv or tsv with a header line, read strictly: a fault names its file and line."""
+    """The texts and labels of a csv or tsv."""
+    for line, (text, label) in _cells(path, (text_column, label_column)):
+        if not label.strip():
+            raise InputError("a label is missing", where=f"{path} line {line}")
+        yield text, label.strip()
+
+
+def texts(path: Path, text_column: str) -> Iterator[str]:
+    """Texts without labels: a column of a csv or tsv, or the lines of any other file.
+
+    Raises:
+        InputError: a table has no such column, or a fault.
+    """
+    if path.suffix in TABLE_SUFFIXES:
+        yield from (text for _, (text,) in _cells(path, (text_column,)))
+    else:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            yield from (line.rstrip("\n") for line in file)
+
+
+def _cells(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
+    """Line number and chosen cells of each row under a header line, read strictly: a fault names its line."""
     if path.suffix not in TABLE_SUFFIXES:
         raise InputError("unknown kind of data file", where=path, expected="one of .csv, .tsv")
     csv.field_size_limit(2**31 - 1)  # a text may be longer than the module's 128 KiB
@@ -194,27 +215,14 @@ def _table(path: Path, text_column: str, label_column: str) -> Iterator[Row]:
         reader = csv.reader(lines, strict=True)
     try:
         header = next(reader, [])
-        for column in (text_column, label_column):
+        for column in columns:
             if column not in header:
-                raise InputError(
-                    "no such column",
-                    where=path,
-                    expected=f"a column {column!r}",
-                    got=", ".join(header) or "an empty file",
-                )
-        text, label = header.index(text_column), header.index(label_column)
-        for row in reader:
-            if not row:
-                continue
+                got = ", ".join(header) or "an empty file"
+                raise InputError("no such column", where=path, expected=f"a column {column!r}", got=got)
+        for row in filter(None, reader):
             if len(row) != len(header):
-                raise InputError(
-                    "wrong number of columns",
-                    where=f"{path} line {reader.line_num}",
-                    expected=len(header),
-                    got=len(row),
-                )
-            if not row[label].strip():
-                raise InputError("a label is missing", where=f"{path} line {reader.line_num}")
-            yield row[text], row[label].strip()
+                where = f"{path} line {reader.line_num}"
+                raise InputError("wrong number of columns", where=where, expected=len(header), got=len(row))
+            yield reader.line_num, [row[header.index(column)] for column in columns]
     except csv.Error as error:
         raise InputError("malformed table", where=f"{path} line {reader.line_num}", got=str(error)) from None
