@@ -54,7 +54,7 @@ MINE = [*TRAIN, "--config=my_data:mine.csv"]
         ([*MINE, "--config.runtime.precision=half"], "--config.runtime.precision=half"),
         (
             [*MINE, "--config.data.text_column=body"],
-            "no such column, in mine.csv, expected a column 'body', got text, label",
+            "no such column, in .*mine.csv, expected a column 'body', got text, label",
         ),
         ([*MINE, "--config.data.max_length=1000"], "longer than the checkpoint's positions, .* expected at most 512"),
         ([*MINE, "--config.optimizer.warmup_steps=1000"], "the warmup is longer than the training"),
@@ -65,7 +65,12 @@ MINE = [*TRAIN, "--config=my_data:mine.csv"]
         ([*MINE, "--input=x"], "--input is a flag of predict, got train"),
         ([*MINE, "text"], "train takes flags only, got 'text'"),
         (["evaluate", "--workdir=run"], "no trained model, in run, expected a workdir that `tf-finetune train` filled"),
-        (["evaluate", "--workdir=run", "--restart"], "no trained model, in run"),
+        (
+            ["evaluate", "--workdir=run", "--config=reviews_minilm", "--restart"],
+            "--restart is a flag of train, got eval",
+        ),
+        ([*MINE, "--config.data=x"], "data is a section of the config, .*, expected one of data.source"),
+        ([*MINE, "--config.model.checkpoint="], "no such checkpoint, in model.checkpoint"),
         (["predict", "--workdir=run", "text"], "no trained model, in run"),
     ],
 )

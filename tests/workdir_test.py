@@ -115,13 +115,33 @@ class TestManifest:
 
 
 class TestWorkdir:
-    def test_fresh_folder_has_no_run(self, tmp_path):
-        assert not Workdir(tmp_path).has_run()
+    def test_a_fresh_folder_is_free(self, tmp_path):
+        Workdir(tmp_path).check_free(restart=False)
 
-    @pytest.mark.parametrize("name", ["config.json", "checkpoints"])
-    def test_has_run(self, tmp_path, name):
-        (tmp_path / name).mkdir()
-        assert Workdir(tmp_path).has_run()
+    def test_a_folder_with_a_run_is_not_free(self, tmp_path):
+        run = Workdir(tmp_path)
+        run.config.write_text('{"model": {}, "data": {}, "train": {}}')
+        with pytest.raises(InputError, match="already holds a run, in .*, expected a new --workdir, or --restart"):
+            run.check_free(restart=False)
+        run.check_free(restart=True)
+
+    @pytest.mark.parametrize("content", ['{"model_type": "bert"}', "[]", "3", "no json", "\x00"])
+    def test_somebody_elses_config_json_is_never_taken_over(self, tmp_path, content):
+        run = Workdir(tmp_path)
+        run.config.write_text(content)
+        with pytest.raises(
+            InputError, match="a config.json that is not a run's, in .*, expected a new or an empty folder"
+        ):
+            run.check_free(restart=True)
+
+    def test_checkpoints_alone_are_a_run(self, tmp_path):
+        (tmp_path / "checkpoints").mkdir()
+        with pytest.raises(InputError, match="already holds a run"):
+            Workdir(tmp_path).check_free(restart=False)
+
+    def test_a_tilde_is_the_home_folder(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("HOME", str(tmp_path))
+        assert Workdir("~/run").path == tmp_path / "run"
 
     def test_clear_removes_only_ours(self, tmp_path):
         run = Workdir(tmp_path)

@@ -6,13 +6,14 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from absl import flags
 from ml_collections import config_flags
 
 from tf_finetune import runtime, settings
 from tf_finetune.config import ExperimentConfig
-from tf_finetune.errors import InputError
+from tf_finetune.errors import InputError, RunError
 
 COMMANDS = {
     "train": "fine-tune a checkpoint on labelled text",
@@ -42,22 +43,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(argv)
     except (InputError, flags.Error) as error:
-        message = " ".join(str(error).split())
-    except RuntimeError as error:  # a promise of the export is broken, or TensorFlow refused
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("error: interrupted", file=sys.stderr)
-        return 1
-    except BrokenPipeError:  # whoever read our output has seen enough
+        return _answer(error, status=2)
+    except RunError as error:
+        return _answer(error, status=1)
+    except BrokenPipeError:  # whoever read our output has seen enough; only of predictions is a part still whole
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    print(f"error: {message}", file=sys.stderr)
-    return 2
+        return 0 if argv[1:2] == ["predict"] else 1
+    except OSError as error:  # a file or folder that cannot be read or written; the message names it
+        return _answer(error, status=2)
+    except KeyboardInterrupt:
+        return _answer("interrupted", status=1)
+
+
+def _answer(error: object, *, status: int) -> int:
+    print("error: " + " ".join(str(error).split()), file=sys.stderr)
+    return status
 
 
 def _run(argv: list[str]) -> int:
-    if {"--help", "-help", "-h"} & set(argv):
+    flag_words = argv[: argv.index("--")] if "--" in argv else argv
+    if {"--help", "-help", "-h"} & set(flag_words):
         print(_help(_define_flags(argv[:1])))
         return 0
     command = argv[1] if argv[1:] else None
@@ -89,12 +94,12 @@ def _with_equal_signs(argv: list[str]) -> list[str]:
 
 def _with_config(argv: list[str], command: str) -> list[str]:
     """For commands after train, the workdir's own config goes in front, so that overrides have what to change."""
-    workdir = next((word.split("=", 1)[1] for word in argv if re.match(r"--?workdir=", word)), None)
+    workdir = next((word.split("=", 1)[1] for word in argv if re.match(r"--?workdir=", word)), "")
     given = any(re.match(r"--?config=", word) for word in argv)
     if given or command == "train" or not workdir:
         return argv
-    path = os.path.join(workdir, "config.json")
-    if not os.path.isfile(path):
+    path = Path(workdir).expanduser() / "config.json"
+    if not path.is_file():
         raise InputError("no trained model", where=workdir, expected="a workdir that `tf-finetune train` filled")
     return [*argv[:2], f"--config={path}", *argv[2:]]
 
@@ -130,29 +135,27 @@ def _check_flags(command: str, values: flags.FlagValues, positional: list[str]) 
         raise InputError("--input is a flag of predict", got=command)
     if positional and command != "predict":
         raise InputError(f"{command} takes flags only", got=repr(positional[0]))
-    if values.input is not None and not os.path.isfile(values.input):
+    if values.input is not None and not _is_readable(values.input):
         raise InputError("no such file", where="--input", expected="a text, csv or tsv file", got=values.input)
     if positional and values.input is not None:
         raise InputError("texts came twice", expected="arguments or --input, not both")
 
 
+def _is_readable(name: str) -> bool:
+    """Whether there is such a file, or a pipe in the place of one."""
+    path = Path(name).expanduser()
+    return path.exists() and not path.is_dir()
+
+
+def _utf8(argument: str) -> str:
+    """Bytes that are no UTF-8 come from the shell as lone surrogates; here they become U+FFFD."""
+    return argument.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def _prepare_environment() -> None:
     """Before TensorFlow and Keras are imported: what they read from the environment."""
-    if os.environ.get("TF_USE_LEGACY_KERAS", "").lower() in ("1", "true"):
-        raise InputError(
-            "this needs Keras 3",
-            where="the environment",
-            expected="TF_USE_LEGACY_KERAS unset",
-            got=f"TF_USE_LEGACY_KERAS={os.environ['TF_USE_LEGACY_KERAS']}",
-        )
-    backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    if backend != "tensorflow":
-        raise InputError(
-            "the command line runs on TensorFlow",
-            where="the environment",
-            expected="KERAS_BACKEND=tensorflow or unset",
-            got=f"KERAS_BACKEND={backend}",
-        )
+    runtime.check_backend()
+    os.environ["KERAS_BACKEND"] = "tensorflow"  # a Keras configuration file in the home folder may say otherwise
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it announces that PyTorch is missing
 
@@ -169,7 +172,8 @@ def _call(command: str, values: flags.FlagValues, positional: list[str]) -> None
     elif command == "predict":
         from tf_finetune.commands.predict import predict, read_texts
 
-        texts = positional or read_texts(values.input, values.config)
+        sys.stdout.reconfigure(encoding="utf-8")  # JSON lines are UTF-8, whatever the terminal is
+        texts = [_utf8(text) for text in positional] or read_texts(values.input, values.config)
         for answer in predict(values.workdir, texts, values.config):
             print(json.dumps(answer, ensure_ascii=False), flush=True)
     elif command == "export":

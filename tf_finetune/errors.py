@@ -1,4 +1,4 @@
-"""The one exception that means "your input, not our bug"."""
+"""The two exceptions that the command line answers in one line: "your input", and "this run cannot go on"."""
 
 
 class InputError(Exception):
@@ -23,3 +23,10 @@ class InputError(Exception):
         if got is not None:
             parts.append(f"got {got}")
         super().__init__(" ".join(", ".join(parts).split()))
+
+
+class RunError(Exception):
+    """The input was fine and the run still cannot go on: the loss is not finite, an export broke a promise.
+
+    The command line prints it as `error: MESSAGE` on one line and exits with status 1.
+    """

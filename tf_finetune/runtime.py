@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tf_finetune.config import Precision
+from tf_finetune.errors import InputError
 
 
 def import_tensorflow_quietly() -> None:
@@ -35,6 +36,24 @@ def precision_policy(policy: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
+def disable_reduced_float32() -> None:
+    """Makes float32 mean float32 on GPUs too, which otherwise multiply it as TF32 with ten bits of mantissa."""
+    import tensorflow as tf
+
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+
+
+def check_backend() -> None:
+    """Raises InputError where the environment asks Keras for what the commands cannot run on."""
+    legacy, backend = os.environ.get("TF_USE_LEGACY_KERAS", ""), os.environ.get("KERAS_BACKEND", "tensorflow")
+    if legacy.lower() in ("1", "true"):
+        got, expected = f"TF_USE_LEGACY_KERAS={legacy}", "TF_USE_LEGACY_KERAS unset"
+        raise InputError("this needs Keras 3", where="the environment", expected=expected, got=got)
+    if backend != "tensorflow":
+        got, expected = f"KERAS_BACKEND={backend}", "KERAS_BACKEND=tensorflow or unset"
+        raise InputError("the commands run on TensorFlow", where="the environment", expected=expected, got=got)
+
+
 def training_policy(precision: Precision) -> str:
     """The Keras dtype policy behind `runtime.precision`."""
     if precision is Precision.AUTO:
@@ -46,8 +65,9 @@ def has_native_bfloat16() -> bool:
     """Whether the device multiplies bfloat16 in hardware; where it does not, bfloat16 is slower than float32."""
     import tensorflow as tf
 
-    for gpu in tf.config.list_physical_devices("GPU"):
-        return tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) >= (8, 0)
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        return tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0)) >= (8, 0)
     cpuinfo = Path("/proc/cpuinfo")
     flags = cpuinfo.read_text() if cpuinfo.is_file() else ""
     return "avx512_bf16" in flags or "amx_bf16" in flags

@@ -45,8 +45,8 @@ def load(name: str) -> ExperimentConfig:
     Raises:
         InputError: no such file, an error inside it, or it returns something else.
     """
-    if name.endswith(".json") and ":" not in name:
-        return _from_json(Path(name))
+    if name.endswith(".json") and Path(name).expanduser().is_file():
+        return load_json(Path(name).expanduser())
     location, separator, argument = name.partition(":")
     path = _find(location)
     try:
@@ -74,24 +74,24 @@ def load(name: str) -> ExperimentConfig:
     return config
 
 
-def config_folders() -> list[Path]:
-    """Where bare names are looked up: inside an installed package, or beside it in a checkout."""
+def config_folder() -> Path:
+    """Where bare names are looked up: inside an installed package, else beside it in a checkout."""
     package = Path(__file__).parent
-    return [package / "configs", package.parent / "configs"]
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
 
 
 def config_names() -> list[str]:
     """The configs that come with the package."""
-    return sorted({p.stem for folder in config_folders() for p in folder.glob("*.py") if p.stem != "__init__"})
+    return sorted(path.stem for path in config_folder().glob("*.py") if path.stem != "__init__")
 
 
 def _find(location: str) -> Path:
-    candidates = [Path(location)]
-    if "/" not in location and not location.endswith(".py"):
-        candidates += [folder / f"{location}.py" for folder in config_folders()]
-    for path in candidates:
-        if path.suffix == ".py" and path.is_file():
-            return path
+    path = Path(location).expanduser()
+    if location in config_names():
+        path = config_folder() / f"{location}.py"
+    if path.suffix == ".py" and path.is_file():
+        return path
     expected = f"a .py file, or one of {', '.join(config_names())}"
     raise InputError("no such config file", where="--config", expected=expected, got=location)
 
@@ -108,7 +108,12 @@ def _line_in(path: Path, error: BaseException) -> str:
     return f" line {lines[-1]}" if lines else ""
 
 
-def _from_json(path: Path) -> ExperimentConfig:
+def load_json(path: Path) -> ExperimentConfig:
+    """The config a run wrote.
+
+    Raises:
+        InputError: it cannot be read, or has a field that does not exist.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -140,6 +145,9 @@ def fields(config: ExperimentConfig) -> Iterator[tuple[str, Any]]:
 def check_field(name: str, *, where: object) -> None:
     """Refuses a `section.field` that does not exist, and names the nearest that does."""
     known = [field for field, _ in fields(ExperimentConfig())]
+    inside = [field for field in known if field.startswith(f"{name}.")]
+    if inside:
+        raise InputError(f"{name} is a section of the config", where=where, expected="one of " + ", ".join(inside))
     if name not in known:
         raise InputError(f"no config field {name}", where=where, expected=f"one like {_nearest(name, known)}")
 
@@ -177,6 +185,13 @@ def validated(config: ExperimentConfig) -> ExperimentConfig:
         if not holds(values[name]):
             raise InputError(f"wrong value for {name}", expected=expected, got=values[name])
     return config
+
+
+def resolved(config: ExperimentConfig) -> ExperimentConfig:
+    """A copy with the data's place as an absolute path, so that later commands find it from any folder."""
+    source = Path(config.data.source).expanduser()
+    place = str(source.absolute()) if config.data.source != "reviews" and source.exists() else config.data.source
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, source=place))
 
 
 def to_dict(config: ExperimentConfig) -> dict[str, dict[str, Any]]:

@@ -19,7 +19,7 @@ class Workdir:
     """The paths of one run; see the README for what each holds."""
 
     def __init__(self, path: str | Path):
-        self.path = Path(path)
+        self.path = Path(path).expanduser()
         self.config = self.path / "config.json"
         self.metrics = self.path / "metrics.jsonl"
         self.checkpoints = self.path / "checkpoints"
@@ -27,8 +27,30 @@ class Workdir:
         self.evaluation = self.path / "evaluation.json"
         self.export = self.path / "export"
 
-    def has_run(self) -> bool:
-        return self.config.exists() or self.checkpoints.exists()
+    def check_free(self, *, restart: bool) -> None:
+        """Refuses a folder that holds a run, unless it is to be restarted, or somebody else's config.json.
+
+        Raises:
+            InputError: as said.
+        """
+        if self.config.exists() and not self._is_ours():
+            raise InputError(
+                "the working directory holds a config.json that is not a run's",
+                where=self.path,
+                expected="a new or an empty folder",
+            )
+        if not restart and (self.config.exists() or self.checkpoints.exists()):
+            raise InputError(
+                "the working directory already holds a run",
+                where=self.path,
+                expected="a new --workdir, or --restart to remove that run and start over",
+            )
+
+    def _is_ours(self) -> bool:
+        try:
+            return {"model", "data", "train"} <= set(json.loads(self.config.read_text(encoding="utf-8")))
+        except (ValueError, TypeError):
+            return False
 
     def clear(self) -> None:
         """Removes an earlier run's files, and nothing else that may lie in the folder. Exports stay."""
@@ -69,7 +91,7 @@ class Workdir:
 def write_json(path: Path, content: Any) -> None:
     """Writes a JSON file whole: aside first, then renamed over the old one."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    aside.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
     os.replace(aside, path)
 
 

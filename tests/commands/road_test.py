@@ -187,6 +187,9 @@ def test_verify_is_red_on_swapped_labels(trained, tmp_path):
     from tf_finetune.workdir import write_manifest
 
     write_manifest(checkpoint)
+    shutil.copy(
+        checkpoint / "manifest.json", next((copy / "export").iterdir()) / "assets.extra" / "checkpoint_manifest.json"
+    )
     result = tf_finetune("verify", f"--workdir={copy}")
     assert result.returncode == 1
     assert "BROKEN  labels are the checkpoint's" in result.stdout

@@ -6,6 +6,7 @@ from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from tf_finetune.config import Truncation
 from tf_finetune.errors import InputError
+from tf_finetune.text import tokenizer as tokenizer_module
 from tf_finetune.text.tokenizer import Tokenizer, truncate
 
 VOCABULARY = [
@@ -188,28 +189,41 @@ class TestProperties:
     def test_vocabulary_in_the_order_of_ids(self, tokenizer):
         assert tokenizer.vocabulary == VOCABULARY
 
-    def test_special_tokens(self, tokenizer):
-        assert tokenizer.special_tokens() == {token: index for index, token in enumerate(VOCABULARY[:5])}
+    def test_an_id_without_a_token_keeps_its_place(self, tmp_path):
+        """A word that stands twice in vocab.txt has one id, the later one; the earlier is nobody's."""
+        write_vocabulary(tmp_path)
+        (tmp_path / "vocab.txt").write_text(
+            "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "the", "a"])
+        )
+        tokenizer = Tokenizer(tmp_path)
+        ids = tokenizer.fast.get_vocab()
+        assert [tokenizer.vocabulary[ids[token]] for token in ("the", "a", "[SEP]")] == ["the", "a", "[SEP]"]
+        assert len(tokenizer.vocabulary) == 8
 
     @pytest.mark.parametrize("layout", list(LAYOUTS))
     @pytest.mark.parametrize("lowercase", [True, False], ids=["uncased", "cased"])
-    def test_normalizer_options(self, tmp_path, layout, lowercase):
+    def test_in_graph_options(self, tmp_path, layout, lowercase):
         LAYOUTS[layout](tmp_path, lowercase=lowercase)
-        assert Tokenizer(tmp_path).normalizer_options() == {
-            "lowercase": lowercase, "strip_accents": None, "tokenize_chinese_chars": True, "clean_text": True,
-        }  # fmt: skip
+        assert Tokenizer(tmp_path).in_graph_options() == {
+            "vocabulary": VOCABULARY,
+            "lowercase": lowercase,
+            "strip_accents": None,
+            "tokenize_chinese_chars": True,
+            "clean_text": True,
+            "special_tokens": {token: index for index, token in enumerate(VOCABULARY[:5])},
+            "unk_token": "[UNK]",
+            "cls_token": "[CLS]",
+            "sep_token": "[SEP]",
+        }
 
-    def test_normalizer_of_another_kind(self, tmp_path):
+    @pytest.mark.parametrize(
+        ("normalizer", "got"), [(normalizers.NFC(), "WordPiece with NFC"), (None, "WordPiece with no normalizer")]
+    )
+    def test_normalizer_of_another_kind(self, tmp_path, monkeypatch, normalizer, got):
         write_tokenizer_json(tmp_path)
-        tokenizer = Tokenizer(tmp_path)
-        tokenizer.fast.normalizer = normalizers.NFC()
-        expected = "not a BERT tokenizer, in .*, expected WordPiece with a BertNormalizer, got WordPiece with NFC"
+        loaded = tokenizer_module._load(tmp_path)
+        loaded.backend_tokenizer.normalizer = normalizer
+        monkeypatch.setattr(tokenizer_module, "_load", lambda folder: loaded)
+        expected = f"not a BERT tokenizer, in .*, expected WordPiece with a BertNormalizer, got {got}"
         with pytest.raises(InputError, match=expected):
-            tokenizer.normalizer_options()
-
-    def test_no_normalizer(self, tmp_path):
-        write_tokenizer_json(tmp_path)
-        tokenizer = Tokenizer(tmp_path)
-        tokenizer.fast.normalizer = None
-        with pytest.raises(InputError, match="got WordPiece with None"):
-            tokenizer.normalizer_options()
+            Tokenizer(tmp_path)

@@ -2,7 +2,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-import torch
 from keras import ops
 
 from tf_finetune.bert.architecture import BertArchitecture
@@ -129,6 +128,7 @@ class TestAgainstTorch:
         optimizer = AdamWeightDecay(
             learning_rate=0.01, global_clipnorm=max_norm, exclude_from_weight_decay=["bias$"], **options
         )
+        torch = pytest.importorskip("torch", reason="the comparison with PyTorch needs the `parity` extra")
         weights = [torch.nn.Parameter(torch.tensor(variable.numpy())) for variable in variables]
         groups = [{"params": weights[:2], "weight_decay": 0.1}, {"params": weights[2:], "weight_decay": 0.0}]
         reference = torch.optim.AdamW(groups, lr=0.01, eps=1e-12)

@@ -63,6 +63,8 @@ class BertArchitecture:
         Raises:
             InputError: the config is not an encoder BERT with absolute positions, or a value does not fit.
         """
+        if not isinstance(config, Mapping):
+            raise InputError("not a config.json", where=where, expected="an object", got=type(config).__name__)
         config = dict(config)
         if config.get("model_type") != "bert":
             raise InputError(
@@ -81,11 +83,15 @@ class BertArchitecture:
         labels = config.pop("id2label", None)
         num_labels = config.pop("num_labels", None)  # older files carry it; id2label says the same
         config.pop("label2id", None)
-        fields = {field.name for field in dataclasses.fields(cls)} - {"extra", "id2label"}
+        fields = {field.name: field for field in dataclasses.fields(cls) if field.name not in ("extra", "id2label")}
         known = {key: value for key, value in config.items() if key in fields}
         extra = {key: value for key, value in config.items() if key not in fields}
-        if labels:
+        for key, value in known.items():
+            _check_value(fields[key], value, where)
+        if isinstance(labels, Mapping) and all(str(index).isdecimal() for index in labels):
             known["id2label"] = tuple(name for _, name in sorted(labels.items(), key=lambda item: int(item[0])))
+        elif labels:
+            raise InputError("wrong value for id2label", where=where, expected="names by number", got=repr(labels))
         elif num_labels:
             known["id2label"] = default_labels(num_labels)
         return cls(**known, extra=extra)
@@ -113,6 +119,20 @@ class BertArchitecture:
             "id2label": {str(index): name for index, name in enumerate(labels)},
             "label2id": {name: index for index, name in enumerate(labels)},
         }
+
+
+def _check_value(field: dataclasses.Field, value: Any, where: object) -> None:
+    """Refuses a value of the wrong type or range: sizes are whole and positive, dropouts from 0 to 1."""
+    if field.name == "classifier_dropout" and value is None:
+        return
+    if field.type is int:
+        right, expected = type(value) is int and value > 0, "a whole number above 0"
+    elif field.type is str:
+        right, expected = isinstance(value, str), "a name"
+    else:
+        right, expected = type(value) in (int, float) and 0 <= value < 1, "a number from 0 to 1"
+    if not right:
+        raise InputError(f"wrong value for {field.name}", where=where, expected=expected, got=repr(value))
 
 
 def default_labels(num_labels: int) -> tuple[str, ...]:

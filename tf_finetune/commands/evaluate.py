@@ -44,8 +44,8 @@ def evaluate(workdir: str | Path, config: ExperimentConfig | None = None) -> dic
             expected="a validation or test split",
             got=", ".join(splits.examples),
         )
-    _print_table(results, classifier.label_names)
     write_json(Workdir(workdir).evaluation, results)
+    _print_table(results, classifier.label_names)
     return results
 
 

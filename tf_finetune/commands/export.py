@@ -1,13 +1,14 @@
 """`tf-finetune export`: the best checkpoint as a SavedModel, checked and then published."""
 
+import shutil
 from pathlib import Path
 
 from tf_finetune.commands.restore import restore
-from tf_finetune.commands.verify import print_checks
+from tf_finetune.commands.verify import SOURCE, print_checks
 from tf_finetune.config import ExperimentConfig
 from tf_finetune.serving import verification
 from tf_finetune.serving.export import save_model, versions
-from tf_finetune.workdir import Workdir, published_folder
+from tf_finetune.workdir import MANIFEST, Workdir, published_folder
 
 
 def export(workdir: str | Path, config: ExperimentConfig | None = None) -> Path:
@@ -22,13 +23,16 @@ def export(workdir: str | Path, config: ExperimentConfig | None = None) -> Path:
 
     Raises:
         InputError: no trained model there.
-        RuntimeError: the export does not answer as the checkpoint does; it is not published.
+        RunError: the export does not answer as the checkpoint does; it is not published.
     """
     classifier, config = restore("export", workdir, config)
-    folder = Workdir(workdir).export
+    run = Workdir(workdir)
+    folder = run.export
     target = folder / str(max(versions(folder), default=0) + 1)
     with published_folder(target) as aside:
         save_model(classifier, aside)
+        (aside / SOURCE).parent.mkdir()
+        shutil.copyfile(run.best_checkpoint() / MANIFEST, aside / SOURCE)
         if config.export.verify:
             print_checks(verification.verify(aside, classifier))
     print(f"exported to {target}")

@@ -39,6 +39,6 @@ def predict(
 def read_texts(path: str | None, config: ExperimentConfig) -> Iterator[str]:
     """The texts of a file, or the lines of standard input where there is none."""
     if path is not None:
-        return sources.texts(Path(path), config.data.text_column)
+        return sources.texts(Path(path).expanduser(), config.data.text_column)
     sys.stdin.reconfigure(encoding="utf-8", errors="replace")
     return (line.rstrip("\n") for line in sys.stdin)

@@ -30,8 +30,8 @@ def restore(command: str, workdir: str | Path, config: ExperimentConfig | None) 
     """
     run = Workdir(workdir)
     folder = run.best_checkpoint()
-    trained = settings.load(str(run.config))
-    config = settings.validated(config or trained)
+    trained = settings.load_json(run.config)
+    config = settings.resolved(settings.validated(config or trained))
     before = dict(settings.fields(trained))
     for name, value in settings.fields(config):
         if value != before[name] and name not in CHANGEABLE[command]:

@@ -1,8 +1,11 @@
 """`tf-finetune train`: a checkpoint and labelled text in, the best fine-tuned checkpoint out."""
 
+import math
+import textwrap
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -14,7 +17,7 @@ from tf_finetune.config import ExperimentConfig
 from tf_finetune.data import sources
 from tf_finetune.data.order import evaluation_order, training_order
 from tf_finetune.data.pipeline import TokenizedExamples, batches
-from tf_finetune.errors import InputError
+from tf_finetune.errors import InputError, RunError
 from tf_finetune.evaluation.classifier import Classifier
 from tf_finetune.pretrained import local_checkpoint
 from tf_finetune.text.tokenizer import Tokenizer
@@ -23,7 +26,11 @@ from tf_finetune.training.callbacks import MetricsLog, Progress
 from tf_finetune.training.optimizer import WarmupLinearDecay, create_optimizer
 from tf_finetune.workdir import Workdir, write_json
 
-SHOWN_TEXTS = ("The movie was absolutely wonderful, full of joy.", "The movie was terrible and boring.")
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+# Asked before and after training, so that one sees what was learnt.
+REVIEW_TEXTS = ("The movie was absolutely wonderful, full of joy.", "The movie was terrible and boring.")
 
 
 def train(config: ExperimentConfig, workdir: str | Path, *, restart: bool = False) -> dict[str, Any]:
@@ -39,15 +46,12 @@ def train(config: ExperimentConfig, workdir: str | Path, *, restart: bool = Fals
 
     Raises:
         InputError: a value, file or folder is not usable; the workdir then holds what it held before.
+        RunError: the loss is not finite.
     """
-    config = settings.validated(config)
+    runtime.check_backend()
+    config = settings.resolved(settings.validated(config))
     run = Workdir(workdir)
-    if run.has_run() and not restart:
-        raise InputError(
-            "the working directory already holds a run",
-            where=run.path,
-            expected="a new --workdir, or --restart to remove that run and start over",
-        )
+    run.check_free(restart=restart)
     keras.utils.set_random_seed(config.runtime.seed)
     policy = runtime.training_policy(config.runtime.precision)
     print(settings.to_text(config))
@@ -58,17 +62,27 @@ def train(config: ExperimentConfig, workdir: str | Path, *, restart: bool = Fals
         classifier = _build_classifier(config, splits.label_names)
     tokenized = {name: classifier.tokenize(s.texts, s.labels) for name, s in splits.examples.items()}
     _describe_data(tokenized, splits.label_names, config)
-
     steps_an_epoch = -(-len(tokenized["train"]) // config.train.batch_size)
     schedule = _compile(classifier.model, config, config.train.epochs * steps_an_epoch)
+    validation = _evaluation_batches(tokenized["validation"], config)
+    shown = REVIEW_TEXTS if config.data.source == "reviews" else splits.examples["validation"].texts[:2]
+    print("before training:")
+    untrained = _validate(classifier.model, validation)
+    _show_answers(classifier, shown)
 
-    run.create()  # from here on nothing the user gave can be wrong
-    run.clear()
+    run.create()
+    run.check_free(restart=restart)  # another run may have come meanwhile
+    run.clear()  # only now: the model has read the data and answered, so the earlier run is no longer needed
     write_json(run.config, settings.to_dict(config))
-    best = _fit(classifier, tokenized, schedule, config, run)
+    log = MetricsLog(run.metrics)
+    log.write(split="validation", epoch=-1, step=0, **untrained)
+    began = time.perf_counter()
+    best = _fit(classifier, tokenized["train"], validation, schedule, config, run, log)
+    print(f"after training for {time.perf_counter() - began:.0f} s, validation included:")
+    folder = run.best_checkpoint()
+    _show_answers(Classifier.from_checkpoint(folder, **settings.classifier_options(config)), shown)
     print(
-        f"best validation accuracy {best['validation']['accuracy']:.4f} at epoch {best['epoch'] + 1}, "
-        f"kept in {run.checkpoints / best['checkpoint']}"
+        f"best validation accuracy {best['validation']['accuracy']:.4f} at epoch {best['epoch'] + 1}, kept in {folder}"
     )
     return best
 
@@ -84,7 +98,8 @@ def _load_splits(config: ExperimentConfig) -> sources.Splits:
 
 def _build_classifier(config: ExperimentConfig, label_names: tuple[str, ...]) -> Classifier:
     folder = local_checkpoint(config.model.checkpoint)
-    longest = BertArchitecture.from_folder(folder).max_position_embeddings
+    architecture = BertArchitecture.from_folder(folder)
+    longest = architecture.max_position_embeddings
     if config.data.max_length > longest:
         raise InputError(
             "texts would be longer than the checkpoint's positions",
@@ -93,11 +108,24 @@ def _build_classifier(config: ExperimentConfig, label_names: tuple[str, ...]) ->
             got=config.data.max_length,
         )
     tokenizer = Tokenizer(folder)
-    model = TFBertForSequenceClassification.from_pretrained(config.model.checkpoint, id2label=list(label_names))
+    if len(tokenizer.vocabulary) > architecture.vocab_size:
+        raise InputError(
+            "the tokenizer has more tokens than the model",
+            where=folder,
+            expected=f"at most {architecture.vocab_size}",
+            got=len(tokenizer.vocabulary),
+        )
+    # A head that was trained for other labels answers for those; it would start this training off wrong.
+    new_head = architecture.id2label != label_names
+    model = TFBertForSequenceClassification.from_pretrained(
+        config.model.checkpoint, id2label=list(label_names), new_head=new_head
+    )
     return Classifier(model, tokenizer, **settings.classifier_options(config))
 
 
-def _describe_data(tokenized: dict[str, TokenizedExamples], label_names: tuple[str, ...], config) -> None:
+def _describe_data(
+    tokenized: dict[str, TokenizedExamples], label_names: tuple[str, ...], config: ExperimentConfig
+) -> None:
     sizes = ", ".join(f"{len(examples)} {name}" for name, examples in tokenized.items())
     lengths = tokenized["train"].lengths
     print(
@@ -110,29 +138,26 @@ def _describe_data(tokenized: dict[str, TokenizedExamples], label_names: tuple[s
 
 def _fit(
     classifier: Classifier,
-    tokenized: dict[str, TokenizedExamples],
+    examples: TokenizedExamples,
+    validation: "tf.data.Dataset",
     schedule: WarmupLinearDecay,
     config: ExperimentConfig,
     run: Workdir,
+    log: MetricsLog,
 ) -> dict[str, Any]:
     """One `model.fit` an epoch, because a public dataset must have a constant number of batches."""
-    log, patience = MetricsLog(run.metrics), config.train.early_stopping_patience
-    validation = _evaluation_batches(tokenized["validation"], config)
-    print("before training:")
-    _validate(classifier.model, validation, log, epoch=-1, step=0)
-    _show_answers(classifier)
-
-    best, began = {}, time.perf_counter()
+    best, patience = {}, config.train.early_stopping_patience
     for epoch in range(config.train.epochs):
-        step = _train_epoch(classifier.model, tokenized["train"], schedule, config, log, epoch=epoch)
-        result = _validate(classifier.model, validation, log, epoch=epoch, step=step)
+        step = _train_epoch(classifier.model, examples, schedule, config, log, epoch=epoch)
+        began = time.perf_counter()
+        result = _validate(classifier.model, validation, epoch=epoch)
+        timing = {"seconds": time.perf_counter() - began}
+        log.write(split="validation", epoch=epoch, step=step, **result, timing=timing)
         if not best or _score(result) > _score(best["validation"]):
             best = _keep_best(classifier, run, {"epoch": epoch, "step": step, "validation": result})
         elif patience and epoch - best["epoch"] >= patience:
             print(f"stopping early: no better validation since epoch {best['epoch'] + 1}")
             break
-    print(f"after training, {time.perf_counter() - began:.0f} s:")
-    _show_answers(classifier)
     return best
 
 
@@ -159,13 +184,12 @@ def _train_epoch(
     return (epoch + 1) * len(order)
 
 
-def _validate(model: keras.Model, dataset, log: MetricsLog, *, epoch: int, step: int) -> dict[str, float]:
-    began = time.perf_counter()
+def _validate(model: keras.Model, dataset: "tf.data.Dataset", *, epoch: int | None = None) -> dict[str, float]:
     result = model.evaluate(dataset, verbose=0, return_dict=True)
-    timing = {"seconds": time.perf_counter() - began}
-    log.write(split="validation", epoch=epoch, step=step, **result, timing=timing)
-    when = f"epoch {epoch + 1}  " if epoch >= 0 else "  "
-    print(f"{when}validation accuracy {result['accuracy']:.4f}  loss {result['loss']:.4f}", flush=True)
+    if not math.isfinite(result["loss"]):
+        raise RunError(f"the validation loss is {result['loss']}: a lower learning rate may help")
+    when = "" if epoch is None else f"epoch {epoch + 1}"
+    print(f"{when}  validation accuracy {result['accuracy']:.4f}  loss {result['loss']:.4f}", flush=True)
     return result
 
 
@@ -189,7 +213,9 @@ def _compile(model: keras.Model, config: ExperimentConfig, num_train_steps: int)
         adam_epsilon=chosen.epsilon,
         adam_global_clipnorm=chosen.max_grad_norm or None,
     )
-    model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    # No XLA: it would compile anew for every batch length.
+    model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=False)
     return schedule
 
 
@@ -210,6 +236,6 @@ def _keep_best(classifier: Classifier, run: Workdir, best: dict[str, Any]) -> di
     return best
 
 
-def _show_answers(classifier: Classifier) -> None:
-    for answer in classifier.answers(SHOWN_TEXTS):
-        print(f"  {answer['text']!r} -> {answer['label']} ({answer['score']:.3f})", flush=True)
+def _show_answers(classifier: Classifier, texts: Sequence[str]) -> None:
+    for answer in classifier.answers(texts):
+        print(f"  {textwrap.shorten(answer['text'], 80)!r} -> {answer['label']} ({answer['score']:.3f})", flush=True)

@@ -4,10 +4,13 @@ from pathlib import Path
 
 from tf_finetune.commands.restore import restore
 from tf_finetune.config import ExperimentConfig
-from tf_finetune.errors import InputError
+from tf_finetune.errors import InputError, RunError
 from tf_finetune.serving import verification
 from tf_finetune.serving.export import versions
-from tf_finetune.workdir import Workdir
+from tf_finetune.workdir import MANIFEST, Workdir
+
+# Inside an export: the manifest of the checkpoint it was made from. TensorFlow Serving passes assets.extra over.
+SOURCE = Path("assets.extra") / "checkpoint_manifest.json"
 
 
 def verify(workdir: str | Path, config: ExperimentConfig | None = None) -> list[verification.Check]:
@@ -19,14 +22,21 @@ def verify(workdir: str | Path, config: ExperimentConfig | None = None) -> list[
 
     Raises:
         InputError: no trained model or no export there.
-        RuntimeError: a promise is broken; the table says which.
+        RunError: a promise is broken; the table says which.
     """
-    folder = Workdir(workdir).export
+    run = Workdir(workdir)
+    folder = run.export
     published = versions(folder)
     if not published:
         raise InputError("nothing to verify", where=folder, expected="a version that `tf-finetune export` wrote")
     classifier, _ = restore("verify", workdir, config)
     target = folder / str(published[-1])
+    if (target / SOURCE).read_bytes() != (run.best_checkpoint() / MANIFEST).read_bytes():
+        raise InputError(
+            "the newest export was made from another checkpoint",
+            where=target,
+            expected="an export of this run; `tf-finetune export` makes one",
+        )
     print(f"verifying {target}")
     checks = verification.verify(target, classifier)
     print_checks(checks)
@@ -34,9 +44,9 @@ def verify(workdir: str | Path, config: ExperimentConfig | None = None) -> list[
 
 
 def print_checks(checks: list[verification.Check]) -> None:
-    """A line a promise; raises RuntimeError for the first broken one."""
+    """A line a promise; raises RunError for the first broken one."""
     for check in checks:
         print(f"  {'kept  ' if check.kept else 'BROKEN'}  {check.promise}: {check.detail}")
     for check in checks:
         if not check.kept:
-            raise RuntimeError(f"the export broke a promise: {check.promise}: {check.detail}")
+            raise RunError(f"the export broke a promise: {check.promise}: {check.detail}")

@@ -170,7 +170,7 @@ def _folder_of_classes(folder: Path) -> dict[str, list[Row]]:
     for name, split in SPLIT_NAMES.items():
         classes = [path for path in sorted((folder / name).glob("*")) if path.is_dir() and path.name != "unsup"]
         if classes:
-            files = ((path, label.name) for label in classes for path in sorted(label.glob("*.txt")))
+            files = ((path, label.name) for label in classes for path in sorted(label.glob("*.txt")) if path.is_file())
             splits.setdefault(split, []).extend((_read_text(path), label) for path, label in files)
     return splits
 
@@ -199,7 +199,7 @@ def texts(path: Path, text_column: str) -> Iterator[str]:
     if path.suffix in TABLE_SUFFIXES:
         yield from (text for _, (text,) in _cells(path, (text_column,)))
     else:
-        with path.open(encoding="utf-8", errors="replace") as file:
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
             yield from (line.rstrip("\n") for line in file)
 
 

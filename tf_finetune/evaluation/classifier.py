@@ -36,11 +36,13 @@ class Classifier:
         batch_size: int = 64,
     ):
         self.model, self.tokenizer = model, tokenizer
+        model.jit_compile = False  # XLA would compile anew for every batch length
         self.max_length, self.truncation, self.batch_size = max_length, truncation, batch_size
 
     @classmethod
     def from_checkpoint(cls, folder: Path, **options) -> "Classifier":
         """Loads a checkpoint in float32, so that every command gives the same answer."""
+        runtime.disable_reduced_float32()
         with runtime.precision_policy("float32"):
             model = TFBertForSequenceClassification.from_pretrained(folder)
         return cls(model, Tokenizer(folder), **options)

@@ -2,7 +2,24 @@
 
 from pathlib import Path
 
+from tf_finetune.errors import RunError
 from tf_finetune.evaluation.classifier import Classifier
+
+# Where tokenizers go astray: every export is asked these, by its ids here and by its answers in verification.
+HOSTILE_TEXTS = (
+    "The movie was absolutely wonderful, full of joy.",
+    "The movie was terrible and boring.",
+    "",
+    " \t\n ",
+    "a",
+    "Œuvre naïve, straße, ﬁn… İstanbul ΟΔΥΣΣΕΥΣ",
+    "電影很好看 映画は素晴らしい 영화가 좋았다",
+    "[MASK] [SEP] literally, and [CLS]",
+    "zero\u200bwidth soft\u00adhyphen nul\x00 and \ufffd",
+    "emoji 🎬👍🏽 and e\u0301 combined",
+    "don't-stop:now!!! (really?) $5.00 #1",
+    "x" * 101 + " " + "word " * 600,
+)
 
 
 def save_model(classifier: Classifier, folder: Path) -> None:
@@ -17,18 +34,18 @@ def save_model(classifier: Classifier, folder: Path) -> None:
     Args:
         classifier: a float32 model with its tokenizer.
         folder: an empty folder.
+
+    Raises:
+        RunError: the tokenizer in the graph would give other ids than the checkpoint's.
     """
     import tensorflow as tf
 
     from tf_finetune.text.in_graph import InGraphTokenizer
 
     tokenizer = InGraphTokenizer(
-        classifier.tokenizer.vocabulary,
-        special_tokens=classifier.tokenizer.special_tokens(),
-        max_length=classifier.max_length,
-        truncation=classifier.truncation,
-        **classifier.tokenizer.normalizer_options(),
+        **classifier.tokenizer.in_graph_options(), max_length=classifier.max_length, truncation=classifier.truncation
     )
+    _check_ids(tokenizer, classifier)
     model, names = classifier.model, tf.constant(classifier.label_names)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "text")])
@@ -37,7 +54,8 @@ def save_model(classifier: Classifier, folder: Path) -> None:
         lengths = ids.row_lengths()
         longest = tf.maximum(tf.reduce_max(lengths), 1)  # an empty batch has no longest text
         input_ids = ids.to_tensor(shape=tf.stack([-1, longest]))
-        logits = _logits(model, input_ids, tf.sequence_mask(lengths, longest, dtype=tf.int32))
+        inputs = {"input_ids": input_ids, "attention_mask": tf.sequence_mask(lengths, longest, dtype=tf.int32)}
+        logits = model(inputs, training=False)
         probabilities = tf.nn.softmax(logits)
         return {
             "label": tf.gather(names, tf.argmax(probabilities, axis=-1)),
@@ -49,7 +67,7 @@ def save_model(classifier: Classifier, folder: Path) -> None:
 
     @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32, name) for name in token_names])
     def tokens(input_ids, attention_mask, token_type_ids):
-        logits = _logits(model, input_ids, attention_mask, token_type_ids)
+        logits = model(input_ids, attention_mask, token_type_ids, training=False)
         return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
 
     # Tracking the Keras model itself would save a graph whose restore op writes to copies: it answers in
@@ -61,11 +79,16 @@ def save_model(classifier: Classifier, folder: Path) -> None:
     tf.saved_model.save(module, str(folder), signatures=signatures)
 
 
-def _logits(model, input_ids, attention_mask, token_type_ids=None):
-    inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
-    if token_type_ids is not None:
-        inputs["token_type_ids"] = token_type_ids
-    return model(inputs, training=False)
+def _check_ids(tokenizer, classifier: Classifier) -> None:
+    """Refuses to serve other tokens than were trained on; ids are exact, so nothing can hide a difference."""
+    expected = classifier.tokenizer.encode(
+        HOSTILE_TEXTS, max_length=classifier.max_length, truncation=classifier.truncation
+    )
+    for text, wanted, got in zip(HOSTILE_TEXTS, expected, tokenizer(HOSTILE_TEXTS).to_list(), strict=True):
+        if wanted != got:
+            raise RunError(
+                f"the export would tokenize {text[:40]!r} as {got[:12]}, the checkpoint's tokenizer has {wanted[:12]}"
+            )
 
 
 def versions(export: Path) -> list[int]:

@@ -85,11 +85,14 @@ def _libraries() -> dict[str, list[str]]:
     tensorflow, text = (importlib.util.find_spec(name) for name in ("tensorflow", "tensorflow_text"))
     folder = Path(tensorflow.origin).parent
     # All op libraries of tensorflow_text: naming the one or two a graph needs would save 0.2 seconds and rot.
-    ops = sorted(Path(text.origin).parent.glob("python/*/_*.so")) if text else []
-    return {
-        "libraries": [str(folder / f"libtensorflow_{part}.so.2") for part in ("framework", "cc")],
-        "op_libraries": [str(path) for path in ops],
-    }
+    ops = _found(Path(text.origin).parent, "python/*/_*") if text else []
+    libraries = [_found(folder, f"libtensorflow_{part}.*")[:1] for part in ("framework", "cc")]
+    return {"libraries": sum(libraries, []), "op_libraries": ops}
+
+
+def _found(folder: Path, stem: str) -> list[str]:
+    """Shared libraries as Linux (.so, .so.2) and macOS (.dylib) name them."""
+    return sorted(str(path) for path in folder.glob(stem) if {".so", ".dylib"} & set(path.suffixes))
 
 
 def _run(signatures: dict[str, Signature], name: str, inputs: dict[str, list]) -> dict:

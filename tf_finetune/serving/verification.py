@@ -6,24 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from tf_finetune.evaluation.classifier import Classifier
+from tf_finetune.evaluation.metrics import softmax
+from tf_finetune.serving.export import HOSTILE_TEXTS
 from tf_finetune.serving.session import run_in_c_api, signature_tensors
 
 TOLERANCE = 1e-4  # of a probability, between two float32 programs that sum in different orders
-
-TEXTS = (
-    "The movie was absolutely wonderful, full of joy.",
-    "The movie was terrible and boring.",
-    "",
-    " \t\n ",
-    "a",
-    "Œuvre naïve, straße, ﬁn… İstanbul ΟΔΥΣΣΕΥΣ",
-    "電影很好看 映画は素晴らしい 영화가 좋았다",
-    "[MASK] [SEP] literally, and [CLS]",
-    "zero\u200bwidth soft\u00adhyphen nul\x00 and \ufffd",
-    "emoji 🎬👍🏽 and e\u0301 combined",
-    "don't-stop:now!!! (really?) $5.00 #1",
-    "x" * 101 + " " + "word " * 600,
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,25 +35,33 @@ def verify(saved_model: Path, classifier: Classifier) -> list[Check]:
     checks = [_signatures(saved_model)]
     if not checks[0].kept:
         return checks
-    ids = classifier.tokenizer.encode(TEXTS, max_length=classifier.max_length, truncation=classifier.truncation)
-    tokens = _padded(ids)
-    requests = [("serving_default", {"text": list(TEXTS)}), ("tokens", tokens), ("serving_default", {"text": []})]
+    texts = list(HOSTILE_TEXTS)
+    ids = classifier.tokenizer.encode(texts, max_length=classifier.max_length, truncation=classifier.truncation)
+    requests = [("serving_default", {"text": texts}), ("tokens", _padded(ids)), ("serving_default", {"text": []})]
+    promise = "answers through TensorFlow's C API"
     try:
         from_text, from_tokens, from_nothing = run_in_c_api(saved_model, requests)
     except RuntimeError as error:
-        return [*checks, Check("answers through TensorFlow's C API", False, str(error))]
-    checks.append(Check("answers through TensorFlow's C API", True, "in a process without Python TensorFlow"))
-    expected = list(classifier.answers(TEXTS))
-    probabilities = np.array([list(answer["probabilities"].values()) for answer in expected])
-    labels = [answer["label"] for answer in expected]
-    checks.append(_close("raw text answers as the checkpoint does", from_text["probabilities"], probabilities))
-    checks.append(_close("tokens answer as the checkpoint does", from_tokens["probabilities"], probabilities))
-    wrong = [text for text, got, label in zip(TEXTS, from_text["label"], labels, strict=True) if got != label]
-    checks.append(Check("labels are the checkpoint's", not wrong, f"{len(TEXTS) - len(wrong)} of {len(TEXTS)} equal"))
-    scores = _close("score is the label's probability", from_text["score"], from_text["probabilities"].max(axis=-1))
-    shape = from_nothing["probabilities"].shape
-    empty = Check("an empty batch gets an empty answer", shape == (0, len(classifier.label_names)), f"shape {shape}")
-    return [*checks, scores, empty]
+        return [*checks, Check(promise, False, str(error))]
+    logits = classifier.logits(texts)
+    probabilities, shape = softmax(logits), from_nothing["probabilities"].shape
+    return [
+        *checks,
+        Check(promise, True, "in a process without Python TensorFlow"),
+        _close("raw text answers as the checkpoint does", from_text["probabilities"], probabilities),
+        _close("tokens answer as the checkpoint does", from_tokens["probabilities"], probabilities),
+        _close("logits are the checkpoint's", from_tokens["logits"], logits),
+        _labels(from_text["label"], probabilities, classifier.label_names),
+        _close("score is the label's probability", from_text["score"], from_text["probabilities"].max(axis=-1)),
+        Check("an empty batch gets an empty answer", shape == (0, len(classifier.label_names)), f"shape {shape}"),
+    ]
+
+
+def _labels(got: list[str], probabilities: np.ndarray, label_names: tuple[str, ...]) -> Check:
+    """A text whose best two labels are within the tolerance may get either."""
+    near = probabilities >= probabilities.max(axis=-1, keepdims=True) - 2 * TOLERANCE
+    right = [label in np.array(label_names)[row] for label, row in zip(got, near, strict=True)]
+    return Check("labels are the checkpoint's", all(right), f"{sum(right)} of {len(right)} equal")
 
 
 def _signatures(saved_model: Path) -> Check:

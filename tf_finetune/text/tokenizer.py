@@ -3,19 +3,26 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tf_finetune.config import Truncation
 from tf_finetune.errors import InputError
 
 FILES = ("tokenizer.json", "vocab.txt")
 
+# Texts encoded at once: enough for all cores, and few whole encodings in memory beside the ids that are kept.
+CHUNK = 4096
+
 
 class Tokenizer:
-    """Text -> token ids. Wraps the fast tokenizer of `transformers`, whichever layout it was saved in.
+    """Text -> token ids. Wraps BERT's fast tokenizer of `transformers`, whichever layout it was saved in.
 
     Attributes:
         fast: the `tokenizers.Tokenizer` inside, truncation and padding off.
         folder: where it was read from.
+
+    Raises:
+        InputError: no tokenizer there, or another kind than BERT's WordPiece.
     """
 
     def __init__(self, folder: str | Path):
@@ -24,14 +31,30 @@ class Tokenizer:
             raise InputError("checkpoint has no tokenizer", where=folder, expected=" or ".join(FILES))
         self._tokenizer = _load(self.folder)
         self.fast = self._tokenizer.backend_tokenizer
+        self._normalizer = self._bert_normalizer()
         # A saved tokenizer may have both baked in (the packaged one pads everything to 128).
         self.fast.no_truncation()
         self.fast.no_padding()
 
     def encode(self, texts: Sequence[str], *, max_length: int, truncation: Truncation) -> list[list[int]]:
         """Token ids of each text: [CLS] text [SEP], at most max_length of them."""
-        encoded = self.fast.encode_batch_fast(list(texts))
-        return [truncate(encoding.ids, max_length=max_length, truncation=truncation) for encoding in encoded]
+        ids = []
+        for start in range(0, len(texts), CHUNK):
+            encoded = self.fast.encode_batch_fast(list(texts[start : start + CHUNK]))
+            ids += [truncate(encoding.ids, max_length=max_length, truncation=truncation) for encoding in encoded]
+        return ids
+
+    def _bert_normalizer(self) -> dict[str, Any]:
+        saved = json.loads(self.fast.to_str())
+        model, normalizer = saved["model"]["type"], saved["normalizer"] or {}
+        if model != "WordPiece" or normalizer.get("type") != "BertNormalizer":
+            raise InputError(
+                "not a BERT tokenizer",
+                where=self.folder,
+                expected="WordPiece with a BertNormalizer",
+                got=f"{model} with {normalizer.get('type', 'no normalizer')}",
+            )
+        return normalizer
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes tokenizer.json and tokenizer_config.json."""
@@ -39,34 +62,26 @@ class Tokenizer:
 
     @property
     def vocabulary(self) -> list[str]:
-        """The tokens in the order of their ids."""
-        return [token for token, _ in sorted(self.fast.get_vocab().items(), key=lambda item: item[1])]
+        """The tokens in the order of their ids; an id no token has gets a string that no text can spell."""
+        tokens = {index: token for token, index in self.fast.get_vocab().items()}
+        return [tokens.get(index, f"no token {index}") for index in range(max(tokens) + 1)]
 
-    def normalizer_options(self) -> dict[str, bool | None]:
-        """lowercase, strip_accents, tokenize_chinese_chars and clean_text, as tokenizer.json has them.
+    def in_graph_options(self) -> dict[str, Any]:
+        """What text.in_graph.InGraphTokenizer needs to give the same ids.
 
-        Raises:
-            InputError: the tokenizer is not BERT's WordPiece.
+        `special_tokens` are those found literally in a text before it is normalised, such as [MASK].
         """
-        saved = json.loads(self.fast.to_str())
-        normalizer = saved["normalizer"] or {}
-        if saved["model"]["type"] != "WordPiece" or normalizer.get("type") != "BertNormalizer":
-            raise InputError(
-                "not a BERT tokenizer",
-                where=self.folder,
-                expected="WordPiece with a BertNormalizer",
-                got=f"{saved['model']['type']} with {normalizer.get('type')}",
-            )
         return {
-            "lowercase": normalizer["lowercase"],
-            "strip_accents": normalizer["strip_accents"],
-            "tokenize_chinese_chars": normalizer["handle_chinese_chars"],
-            "clean_text": normalizer["clean_text"],
+            "vocabulary": self.vocabulary,
+            "lowercase": self._normalizer["lowercase"],
+            "strip_accents": self._normalizer["strip_accents"],
+            "tokenize_chinese_chars": self._normalizer["handle_chinese_chars"],
+            "clean_text": self._normalizer["clean_text"],
+            "special_tokens": {t.content: index for index, t in self.fast.get_added_tokens_decoder().items()},
+            "unk_token": self._tokenizer.unk_token,
+            "cls_token": self._tokenizer.cls_token,
+            "sep_token": self._tokenizer.sep_token,
         }
-
-    def special_tokens(self) -> dict[str, int]:
-        """The tokens found literally in a text before it is normalised, such as [MASK], with their ids."""
-        return {token.content: index for index, token in self.fast.get_added_tokens_decoder().items()}
 
 
 def truncate(ids: list[int], *, max_length: int, truncation: Truncation) -> list[int]:

@@ -1,11 +1,13 @@
 """What a run says while it trains: a line of progress and a line of metrics.jsonl every few steps."""
 
 import json
+import math
 import time
 from pathlib import Path
 
 import keras
 
+from tf_finetune.errors import RunError
 from tf_finetune.training.optimizer import WarmupLinearDecay
 
 
@@ -17,11 +19,13 @@ class MetricsLog:
 
     def write(self, **record) -> None:
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(json.dumps(record, allow_nan=False) + "\n")
 
 
 class Progress(keras.callbacks.Callback):
     """Prints and records loss, accuracy, learning rate and speed of the epoch so far.
+
+    Raises RunError at the first step whose loss is not finite.
 
     Args:
         log: where records go.
@@ -55,6 +59,8 @@ class Progress(keras.callbacks.Callback):
         else:  # the first step is mostly tracing; counting it would hide the speed
             self.examples += self.batch_sizes[batch]
         step = self.first_step + batch + 1
+        if not math.isfinite(logs["loss"]):
+            raise RunError(f"the loss is {logs['loss']} at step {step}: a lower learning rate may help")
         if step % self.every == 0 or batch + 1 == len(self.batch_sizes):
             self._report(step, logs)
 

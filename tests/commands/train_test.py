@@ -1,0 +1,204 @@
+"""What a run keeps, refuses and survives, on a tiny random model."""
+
+import json
+import random
+import shutil
+
+import keras
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from tf_finetune import ExperimentConfig, InputError, TFBertForSequenceClassification, evaluate, export, predict, verify
+from tf_finetune.commands import train as train_module
+from tf_finetune.commands.train import train
+from tf_finetune.config import Precision, Truncation
+from tf_finetune.errors import RunError
+
+FILLERS = ("the", "a", "film", "is", "was", "very", "so", "plot", "cast", "it", "and")
+
+
+@pytest.fixture
+def table(tmp_path):
+    """120 texts of 2 to 40 words; "good" or "great" in one makes it positive."""
+    chosen = random.Random(0)
+    rows = []
+    for _ in range(120):
+        label = chosen.choice(["neg", "pos"])
+        words = chosen.choices(FILLERS, k=chosen.randrange(1, 40))
+        words.insert(
+            chosen.randrange(len(words)), chosen.choice(["good", "great"] if label == "pos" else ["bad", "dull"])
+        )
+        rows.append(f"{' '.join(words)},{label}")
+    path = tmp_path / "films.csv"
+    path.write_text("text,label\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def config(table, tiny_checkpoint):
+    config = ExperimentConfig()
+    config.model.checkpoint = str(tiny_checkpoint)
+    config.data.source = str(table)
+    config.data.max_length = 32
+    config.optimizer.learning_rate = 1e-3
+    config.train.epochs = 1
+    config.runtime.precision = Precision.FLOAT32
+    return config
+
+
+def weights_of(workdir):
+    [folder] = (workdir / "checkpoints").iterdir()
+    return load_file(folder / "model.safetensors")
+
+
+def test_the_best_checkpoint_is_kept_and_training_stops_early(config, tmp_path, monkeypatch):
+    accuracies = iter([0.5, 0.6, 0.8, 0.7, 0.8, 0.9])  # before training, then by epoch; the last is never reached
+    seen = []
+
+    def scripted(model, dataset, *, epoch=None):
+        seen.append(model.classifier.kernel.numpy())
+        return {"accuracy": next(accuracies), "loss": 1.0}
+
+    monkeypatch.setattr(train_module, "_validate", scripted)
+    config.train.epochs, config.train.early_stopping_patience = 5, 2
+    best = train(config, tmp_path / "run")
+    assert (best["epoch"], best["validation"]["accuracy"]) == (1, 0.8)
+    assert len(seen) == 5
+    np.testing.assert_array_equal(weights_of(tmp_path / "run")["classifier.weight"].T, seen[2])
+    assert json.loads((tmp_path / "run" / "best.json").read_text()) == best
+
+
+def test_among_equal_accuracies_the_lower_loss_wins(config, tmp_path, monkeypatch):
+    results = iter([(0.5, 1.0), (0.8, 0.5), (0.8, 0.4), (0.8, 0.6)])
+
+    def scripted(model, dataset, *, epoch=None):
+        return dict(zip(("accuracy", "loss"), next(results), strict=True))
+
+    monkeypatch.setattr(train_module, "_validate", scripted)
+    config.train.epochs = 3
+    assert train(config, tmp_path / "run")["epoch"] == 1
+
+
+def test_the_same_seed_gives_the_same_weights(config, tmp_path):
+    first, second, other = (tmp_path / name for name in ("first", "second", "other"))
+    train(config, first)
+    train(config, second)
+    config.runtime.seed = 7
+    train(config, other)
+    for name, value in weights_of(first).items():
+        np.testing.assert_array_equal(value, weights_of(second)[name], err_msg=name)
+    assert not np.array_equal(weights_of(first)["classifier.weight"], weights_of(other)["classifier.weight"])
+
+
+def test_training_in_bfloat16_moves_every_weight_and_keeps_float32(config, tmp_path, tiny_checkpoint):
+    config.runtime.precision = Precision.BFLOAT16
+    train(config, tmp_path / "run")
+    before = load_file(tiny_checkpoint / "model.safetensors")
+    after = weights_of(tmp_path / "run")
+    assert {value.dtype for value in after.values()} == {np.dtype("float32")}
+    unmoved = [name for name, value in before.items() if np.array_equal(value, after[f"bert.{name}"])]
+    assert not unmoved
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_a_loss_that_is_no_number_stops_the_run(config, tmp_path):
+    config.optimizer.learning_rate = 1e30
+    config.optimizer.max_grad_norm = 0.0
+    config.optimizer.warmup_proportion = 0.0
+    with pytest.raises(RunError, match="loss is nan"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "best.json").exists()
+    assert "NaN" not in (tmp_path / "run" / "metrics.jsonl").read_text()
+
+
+@pytest.mark.parametrize("truncation", Truncation)
+def test_every_truncation_trains_exports_and_verifies(config, tmp_path, truncation):
+    config.data.truncation = truncation
+    config.data.max_length = 12
+    train(config, tmp_path / "run")
+    export(tmp_path / "run")
+    assert all(check.kept for check in verify(tmp_path / "run"))
+    long_text = "good " + "the film was so " * 10 + "dull"
+    [answer], [head], [tail] = (
+        list(predict(tmp_path / "run", [text]))
+        for text in (long_text, "good the film was so the film was so the", "so the film was so the film was so dull")
+    )
+    same = {Truncation.HEAD: head, Truncation.TAIL: tail}.get(truncation)
+    if same:
+        assert answer["score"] == pytest.approx(same["score"], abs=1e-5)
+
+
+def test_answers_come_in_the_order_of_the_texts(config, tmp_path):
+    train(config, tmp_path / "run")
+    texts = [
+        "good",
+        "the film was so very dull and the plot was bad",
+        "it is great",
+        "",
+        "a great cast and a good plot",
+    ]
+    together = [answer["score"] for answer in predict(tmp_path / "run", texts)]
+    alone = [next(predict(tmp_path / "run", [text]))["score"] for text in texts]
+    assert together == pytest.approx(alone, abs=1e-5)
+
+
+def test_a_tokenizer_larger_than_the_model_keeps_the_earlier_run(config, tmp_path, tiny_checkpoint):
+    train(config, tmp_path / "run")
+    before = weights_of(tmp_path / "run")
+    shutil.copytree(tiny_checkpoint, tmp_path / "larger")
+    with (tmp_path / "larger" / "vocab.txt").open("a", encoding="utf-8") as file:
+        file.write("another\n")
+    config.model.checkpoint = str(tmp_path / "larger")
+    with pytest.raises(
+        InputError, match="the tokenizer has more tokens than the model, .* expected at most 24, got 25"
+    ):
+        train(config, tmp_path / "run", restart=True)
+    np.testing.assert_array_equal(weights_of(tmp_path / "run")["classifier.weight"], before["classifier.weight"])
+
+
+def test_a_head_for_the_same_labels_is_kept_and_for_others_is_new(config, tmp_path, table, caplog):
+    train(config, tmp_path / "run")
+    [checkpoint] = (tmp_path / "run" / "checkpoints").iterdir()
+    config.model.checkpoint = str(checkpoint)
+    head = TFBertForSequenceClassification.from_pretrained(checkpoint).classifier.kernel.numpy()
+    built = train_module._build_classifier(config, ("neg", "pos"))
+    np.testing.assert_array_equal(built.model.classifier.kernel.numpy(), head)
+    for labels in (("pos", "neg"), ("neg", "neutral", "pos")):
+        caplog.clear()
+        built = train_module._build_classifier(config, labels)
+        assert "classifier newly initialised" in caplog.text
+        assert built.label_names == labels
+        assert not np.array_equal(built.model.classifier.kernel.numpy()[:, :2], head)
+
+
+def test_the_data_is_found_from_another_folder_and_the_workdir_may_hold_a_colon(config, tmp_path, monkeypatch, table):
+    monkeypatch.chdir(tmp_path)
+    config.data.source = table.name
+    train(config, "2026-11-23T10:00")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert set(evaluate("../2026-11-23T10:00")) == {"validation", "test"}
+
+
+def test_an_export_of_an_earlier_run_is_not_verified_against_this_one(config, tmp_path):
+    train(config, tmp_path / "run")
+    export(tmp_path / "run")
+    config.runtime.seed = 7
+    train(config, tmp_path / "run", restart=True)
+    with pytest.raises(InputError, match="the newest export was made from another checkpoint"):
+        verify(tmp_path / "run")
+
+
+def test_an_export_that_would_tokenize_otherwise_is_not_published(config, tmp_path, monkeypatch):
+    from tf_finetune.text.tokenizer import Tokenizer
+
+    train(config, tmp_path / "run")
+    vocabulary = Tokenizer.vocabulary.fget
+    monkeypatch.setattr(
+        Tokenizer, "vocabulary", property(lambda self: vocabulary(self)[:5] + ["a", "the"] + vocabulary(self)[7:])
+    )
+    with pytest.raises(RunError, match="the export would tokenize 'The movie was"):
+        export(tmp_path / "run")
+    assert not any((tmp_path / "run" / "export").iterdir())
