@@ -20,6 +20,7 @@ demo: $(VENV)/.installed
 	$(BIN)/tf-finetune train --config=reviews_minilm --workdir=$(WORKDIR) --restart
 	$(BIN)/tf-finetune evaluate --workdir=$(WORKDIR)
 	$(BIN)/tf-finetune export --workdir=$(WORKDIR)
+	$(BIN)/tf-finetune verify --workdir=$(WORKDIR)
 	$(BIN)/tf-finetune predict --workdir=$(WORKDIR) \
 	  "The movie was absolutely wonderful, full of joy." "The movie was terrible and boring."
 
