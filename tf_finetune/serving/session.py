@@ -97,7 +97,7 @@ def _found(folder: Path, stem: str) -> list[str]:
 
 def _run(signatures: dict[str, Signature], name: str, inputs: dict[str, list]) -> dict:
     if name not in signatures:
-        raise InputError("no such signature", expected=" or ".join(signatures), got=name)
+        raise InputError("no such signature", expected=" or ".join(sorted(signatures)), got=name)
     expected, outputs = signatures[name]
     if inputs.keys() != expected.keys():
         wanted, given = (", ".join(sorted(one)) or "none" for one in (expected, inputs))
