@@ -58,7 +58,7 @@ def load(name: str) -> ExperimentConfig:
         raise
     except Exception as error:  # the file is the user's code: whatever it raises is theirs to see
         where = f"{path}{_line_in(path, error)}"
-        if match := re.fullmatch(r"'(\w+)Config' object has no attribute '(\w+)'", str(error)):
+        if match := re.match(r"'(\w+)Config' object has no attribute '(\w+)'", str(error)):
             check_field(match[2] if match[1] == "Experiment" else f"{match[1].lower()}.{match[2]}", where=where)
         got = f"{type(error).__name__}: {error}"
         raise InputError(
