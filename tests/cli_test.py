@@ -104,7 +104,7 @@ def test_a_file_in_the_place_of_the_workdir(capsys, packaged_checkpoint):
     write("mine.csv", TABLE)
     write("run", "")
     assert cli.main(["tf-finetune", *MINE]) == 2
-    assert "cannot write the working directory, in run" in capsys.readouterr().err
+    assert "cannot write the working directory, in run, got run is not writable" in capsys.readouterr().err
 
 
 def test_help_names_commands_flags_and_configs(capsys):

@@ -28,11 +28,14 @@ class Workdir:
         self.export = self.path / "export"
 
     def check_free(self, *, restart: bool) -> None:
-        """Refuses a folder that holds a run, unless it is to be restarted, or somebody else's config.json.
+        """Refuses a folder that cannot be made, holds a run (unless it is to be restarted) or somebody's config.json.
 
         Raises:
             InputError: as said.
         """
+        there = next(path for path in (self.path, *self.path.absolute().parents) if path.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise InputError("cannot write the working directory", where=self.path, got=f"{there} is not writable")
         if self.config.exists() and not self._is_ours():
             raise InputError(
                 "the working directory holds a config.json that is not a run's",
