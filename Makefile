@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 .PHONY: demo test lint format bench
 
 $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
+	@echo "setting up $(VENV): a minute or two, 2.7 GB on disk"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
 	touch $@

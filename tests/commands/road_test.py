@@ -219,13 +219,16 @@ def test_what_a_trained_model_cannot_change_is_refused(trained):
     assert "evaluate cannot change data.max_length of a trained model" in result.stderr
 
 
-def test_evaluate_takes_other_data(trained, columns, tmp_path):
+def test_evaluate_measures_the_whole_of_other_data(trained, columns, tmp_path):
     workdir, _ = trained
-    path = tmp_path / "test.csv"
+    path = tmp_path / "new_week.csv"
     path.write_text("message,team\nplease refund me,billing\nI love it,praise\n", encoding="utf-8")
     result = tf_finetune("evaluate", f"--workdir={workdir}", f"--config.data.source={path}")
     assert result.returncode == 0, result.stderr
-    assert json.loads((workdir / "evaluation.json").read_text())["test"]["examples"] == 2
+    content = json.loads((workdir / "evaluation.json").read_text())
+    assert set(content) == {"test"}
+    assert (content["test"]["examples"], content["test"]["source"]) == (2, str(path))
+    assert content["test"]["labels"] == ["billing", "praise", "technical"]
 
 
 def test_evaluate_refuses_a_label_the_model_does_not_know(trained, tmp_path):

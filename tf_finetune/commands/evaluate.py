@@ -22,21 +22,24 @@ def evaluate(workdir: str | Path, config: ExperimentConfig | None = None) -> dic
 
     Args:
         workdir: of a training run.
-        config: the run's config with another data source; None means the run's own.
+        config: the run's config with another data source, of which a single file is measured whole; None
+            means the run's own.
 
     Returns:
-        For each split the numbers of `evaluation.metrics.classification_metrics`.
+        For each split its source, the labels in order and `evaluation.metrics.classification_metrics`.
 
     Raises:
         InputError: no trained model there, or data that cannot be read.
     """
     classifier, config = restore("evaluate", workdir, config)
-    splits = sources.load(**settings.source_options(config), label_names=classifier.label_names)
+    other_data = config.data.source != settings.load_json(Workdir(workdir).config).data.source
+    splits = sources.load(**settings.source_options(config), label_names=classifier.label_names, whole_file=other_data)
     results = {}
     for name in SPLITS:
         if name in splits.examples:
             examples = splits.examples[name]
-            results[name] = classification_metrics(classifier.logits(examples.texts), np.array(examples.labels))
+            metrics = classification_metrics(classifier.logits(examples.texts), np.array(examples.labels))
+            results[name] = {"source": config.data.source, "labels": list(classifier.label_names), **metrics}
     if not results:
         raise InputError(
             "nothing to evaluate",

@@ -40,5 +40,7 @@ def read_texts(path: str | None, config: ExperimentConfig) -> Iterator[str]:
     """The texts of a file, or the lines of standard input where there is none."""
     if path is not None:
         return sources.texts(Path(path).expanduser(), config.data.text_column)
+    if sys.stdin.isatty():
+        print("reading texts from standard input, one a line; Ctrl-D ends them", file=sys.stderr)
     sys.stdin.reconfigure(encoding="utf-8", errors="replace")
     return (line.rstrip("\n") for line in sys.stdin)

@@ -49,6 +49,7 @@ def load(
     max_examples: int = 0,
     seed: int = 0,
     label_names: tuple[str, ...] | None = None,
+    whole_file: bool = False,
 ) -> Splits:
     """Reads labelled text.
 
@@ -64,11 +65,12 @@ def load(
         max_examples: at most so many of each split, drawn by seed; 0 means all.
         seed: for max_examples.
         label_names: the classes in order, where a trained model has fixed them already.
+        whole_file: take a single file as the test split, instead of splitting it.
 
     Raises:
         InputError: nothing there, a column or a label missing, a label only outside train, one class only.
     """
-    rows = _rows_of_splits(source, text_column, label_column)
+    rows = _rows_of_splits(source, text_column, label_column, whole_file=whole_file)
     if label_names is None:
         label_names = _label_names(rows, source)
     index = {name: position for position, name in enumerate(label_names)}
@@ -88,7 +90,7 @@ def load(
     return Splits(examples=examples, label_names=label_names)
 
 
-def _rows_of_splits(source: str, text_column: str, label_column: str) -> dict[str, list[Row]]:
+def _rows_of_splits(source: str, text_column: str, label_column: str, *, whole_file: bool) -> dict[str, list[Row]]:
     if source == "reviews":
         return _split_by_hash(_packaged_reviews())
     path = Path(source).expanduser()
@@ -102,7 +104,7 @@ def _rows_of_splits(source: str, text_column: str, label_column: str) -> dict[st
             )
     elif path.is_file():
         rows = list(_table(path, text_column, label_column))
-        split = SPLIT_NAMES.get(path.stem)
+        split = "test" if whole_file else SPLIT_NAMES.get(path.stem)
         splits = {split: rows} if split else _split_by_hash(rows)
     else:
         raise InputError(
@@ -114,8 +116,9 @@ def _rows_of_splits(source: str, text_column: str, label_column: str) -> dict[st
         splits["train"] = [row for row in splits["train"] if _tenth(row[0]) != 1]
     for split, rows in splits.items():
         if not rows:
-            raise InputError(f"the {split} split is empty", where=source, expected="at least one example a split")
-    return splits
+            expected = "at least one example a split; a file of few rows cannot be split 80/10/10"
+            raise InputError(f"the {split} split is empty", where=source, expected=expected)
+    return {split: splits[split] for split in ("train", "validation", "test") if split in splits}
 
 
 def _label_names(rows: dict[str, list[Row]], source: str) -> tuple[str, ...]:
