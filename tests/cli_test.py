@@ -72,6 +72,10 @@ MINE = [*TRAIN, "--config=my_data:mine.csv"]
         ([*MINE, "--config.data=x"], "data is a section of the config, .*, expected one of data.source"),
         ([*MINE, "--config.model.checkpoint="], "no such checkpoint, in model.checkpoint"),
         (["predict", "--workdir=run", "text"], "no trained model, in run"),
+        (
+            ["predict", "--workdir=run", "--config=reviews_minilm", "--config.data.text_column=body", "text"],
+            "data.text_column is a column of --input, expected --input=FILE.csv or .tsv",
+        ),
     ],
 )
 def test_wrong_input_gets_one_line(arguments, message, capsys, packaged_checkpoint):

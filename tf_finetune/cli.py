@@ -141,6 +141,10 @@ def _check_flags(command: str, values: flags.FlagValues, positional: list[str]) 
         raise InputError(f"{command} takes flags only", got=repr(positional[0]))
     if values.input is not None and not _is_readable(values.input):
         raise InputError("no such file", where="--input", expected="a text, csv or tsv file", got=values.input)
+    if command == "predict" and "config.data.text_column" in values and not _is_table(values.input):
+        raise InputError(
+            "data.text_column is a column of --input", expected="--input=FILE.csv or .tsv", got=values.input
+        )
     if positional and values.input is not None:
         raise InputError("texts came twice", expected="arguments or --input, not both")
 
@@ -149,6 +153,10 @@ def _is_readable(name: str) -> bool:
     """Whether there is such a file, or a pipe in the place of one."""
     path = Path(name).expanduser()
     return path.exists() and not path.is_dir()
+
+
+def _is_table(name: str | None) -> bool:
+    return name is not None and Path(name).suffix in (".csv", ".tsv")
 
 
 def _utf8(argument: str) -> str:

@@ -26,13 +26,12 @@ def export(workdir: str | Path, config: ExperimentConfig | None = None) -> Path:
         RunError: the export does not answer as the checkpoint does; it is not published.
     """
     classifier, config = restore("export", workdir, config)
-    run = Workdir(workdir)
-    folder = run.export
+    folder = Workdir(workdir).export
     target = folder / str(max(versions(folder), default=0) + 1)
     with published_folder(target) as aside:
         save_model(classifier, aside)
         (aside / SOURCE).parent.mkdir()
-        shutil.copyfile(run.best_checkpoint() / MANIFEST, aside / SOURCE)
+        shutil.copyfile(classifier.tokenizer.folder / MANIFEST, aside / SOURCE)
         if config.export.verify:
             print_checks(verification.verify(aside, classifier))
     print(f"exported to {target}")

@@ -24,14 +24,13 @@ def verify(workdir: str | Path, config: ExperimentConfig | None = None) -> list[
         InputError: no trained model or no export there.
         RunError: a promise is broken; the table says which.
     """
-    run = Workdir(workdir)
-    folder = run.export
+    folder = Workdir(workdir).export
     published = versions(folder)
     if not published:
         raise InputError("nothing to verify", where=folder, expected="a version that `tf-finetune export` wrote")
     classifier, _ = restore("verify", workdir, config)
     target = folder / str(published[-1])
-    if (target / SOURCE).read_bytes() != (run.best_checkpoint() / MANIFEST).read_bytes():
+    if (target / SOURCE).read_bytes() != (classifier.tokenizer.folder / MANIFEST).read_bytes():
         raise InputError(
             "the newest export was made from another checkpoint",
             where=target,
