@@ -1,10 +1,59 @@
+import importlib.util
 import os
+import tempfile
+from pathlib import Path
 
 # Before anything imports TensorFlow or Keras.
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+# huggingface_hub, datasets and transformers read their addresses and folders once, on import. From here on they, and
+# every process a test starts, see a stand-in and folders of our own: no test reaches the real hub or the user's cache.
+TEMPORARY = tempfile.TemporaryDirectory(prefix="tf_finetune_tests_")
+specification = importlib.util.spec_from_file_location("hub_server", Path(__file__).with_name("hub_server.py"))
+hub_server = importlib.util.module_from_spec(specification)
+specification.loader.exec_module(hub_server)
+HUB = hub_server.HubServer(Path(TEMPORARY.name) / "hub")
+for name in [name for name in os.environ if name.startswith(("HF_", "HUGGINGFACE_", "TRANSFORMERS_"))]:
+    del os.environ[name]
+HUB_ENVIRONMENT = {
+    "HF_ENDPOINT": HUB.url,
+    "HF_HUB_DISABLE_XET": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_UPDATE_CHECK": "1",
+}
+os.environ.update(HUB_ENVIRONMENT, HF_HOME=str(Path(TEMPORARY.name) / "home"))
+for name in ("NO_PROXY", "no_proxy"):
+    os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1"]))
+
 import pytest  # noqa: E402
+
+
+def pytest_unconfigure():
+    HUB.close()
+    TEMPORARY.cleanup()
+
+
+@pytest.fixture(scope="session")
+def hub():
+    """The stand-in for the Hugging Face hub that all tests see; `hub.reset()` forgets what earlier tests told it."""
+    return HUB
+
+
+@pytest.fixture
+def hub_environment(tmp_path):
+    """Environment for a process that shall start with an empty hub cache."""
+    return os.environ | HUB_ENVIRONMENT | {"HF_HOME": str(tmp_path / "hf_home")}
+
+
+@pytest.fixture
+def empty_hub_cache(tmp_path, monkeypatch, hub):
+    """An empty hub cache for this process, and a stand-in without faults; returns the cache folder."""
+    import huggingface_hub.constants
+
+    hub.reset()
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub_cache"))
+    return tmp_path / "hub_cache"
 
 
 @pytest.fixture(scope="session")

