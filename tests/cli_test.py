@@ -1,14 +1,17 @@
 """Wrong input on the command line: one line, status 2, no traceback, nothing left behind."""
 
+import glob
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
 
 import pytest
 
-from tf_finetune import cli
+from tf_finetune import cli, settings
 
 TABLE = "text,label\n" + "\n".join(f"text {index},{'yes' if index % 2 else 'no'}" for index in range(60)) + "\n"
 
@@ -57,10 +60,15 @@ MINE = [*TRAIN, "--config=my_data:mine.csv"]
             "no such column, in .*mine.csv, expected a column 'body', got text, label",
         ),
         ([*MINE, "--config.data.max_length=1000"], "longer than the checkpoint's positions, .* expected at most 512"),
-        ([*MINE, "--config.optimizer.warmup_steps=1000"], "the warmup is longer than the training"),
         ([*TRAIN, "--config=my_data:other.csv"], "no such data, in data.source, expected .*, got other.csv"),
-        ([*MINE, "--config.model.checkpoint=nowhere"], "no such checkpoint, in model.checkpoint, .* got nowhere"),
-        ([*MINE, "--config.model.checkpoint=empty"], "checkpoint has no config.json, in empty, expected a folder in"),
+        (
+            [*MINE, "--config.model.checkpoint=nowhere"],
+            "model.checkpoint is no folder here, and no such model on the hub, .* got nowhere",
+        ),
+        (
+            [*MINE, "--config.model.checkpoint=empty"],
+            "checkpoint has no config.json, in .*/empty, expected a folder in",
+        ),
         ([*MINE, "--confg=x"], "Unknown command line flag 'confg'. Did you mean: config"),
         ([*MINE, "--input=x"], "--input is a flag of predict, got train"),
         ([*MINE, "text"], "train takes flags only, got 'text'"),
@@ -74,8 +82,12 @@ MINE = [*TRAIN, "--config=my_data:mine.csv"]
         (["predict", "--workdir=run", "text"], "no trained model, in run"),
         (
             ["predict", "--workdir=run", "--config=reviews_minilm", "--config.data.text_column=body", "text"],
-            "data.text_column is a column of --input, expected --input=FILE.csv or .tsv",
+            "data.text_column is a column of --input, expected --input=FILE of .csv, .tsv, .jsonl or .parquet",
         ),
+        (["evaluate", "--workdir=run", "--config=smoke", "--dry_run"], "--dry_run is a flag of train, got evaluate"),
+        (["push-to-hub", "--workdir=run", "--config=smoke"], "nowhere to push to, expected --repo=OWNER/NAME"),
+        ([*TRAIN, "--config=smoke", "--repo=a/b"], "--repo is a flag of push-to-hub, got train"),
+        ([*TRAIN, "--config=mine.jsonl"], "no such config file, .* expected my_data:mine.jsonl for a file of your own"),
     ],
 )
 def test_wrong_input_gets_one_line(arguments, message, capsys, packaged_checkpoint):
@@ -88,6 +100,151 @@ def test_wrong_input_gets_one_line(arguments, message, capsys, packaged_checkpoi
     assert error.startswith("error: ")
     assert re.search(message, error)
     assert not os.path.exists("run")
+
+
+def read_json(name):
+    with open(name, encoding="utf-8") as file:
+        return json.load(file)
+
+
+def refused(arguments, capsys, *, status=2):
+    """The one line a command line is refused with."""
+    capsys.readouterr()
+    assert cli.main(["tf-finetune", *arguments]) == status
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    return captured.err.strip().splitlines()[-1]
+
+
+def in_a_process(arguments, environment):
+    command = [sys.executable, "-m", "tf_finetune", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+def with_checkpoint(folder):
+    return [*MINE, f"--config.model.checkpoint={folder}", "--config.data.max_length=32"]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (
+            {"train.csv": TABLE, "test.csv": "text,label\nfine,maybe\n"},
+            "a label of the test split is unknown, in .*data, expected no or yes, got 'maybe'",
+        ),
+        ({"train.csv": "text,label\nfine,\n"}, "a label is missing, in .*train.csv line 2"),
+        ({"train.csv": TABLE, "test.csv": "text,label\n"}, "the test split is empty, in .*data"),
+        ({"train.csv": TABLE.replace("no\n", "yes\n")}, "only one class in the training data, in .*data, .* got yes"),
+        (
+            {"train.csv": TABLE.replace("no\n", "0.5\n").replace("yes\n", "1.5\n")},
+            "labels are fractional numbers, in .*data, expected classes: names or whole numbers, got '0.5'",
+        ),
+        ({"train.csv": TABLE.replace(",", ";")}, "no such column, in .*train.csv, expected a column 'text' and commas"),
+        ({"notes.md": "# data"}, "no splits in the data folder, in .*data, expected train.csv, .*"),
+    ],
+)
+def test_wrong_data_gets_one_line(files, message, capsys):
+    os.mkdir("data")
+    for name, content in files.items():
+        write(f"data/{name}", content)
+    error = refused([*TRAIN, "--config=my_data:data"], capsys)
+    assert re.search(f"^error: {message}", error)
+    assert not os.path.exists("run")
+
+
+def test_wrong_data_is_refused_before_tensorflow_is_imported():
+    """What makes the answer come at once, said without a clock."""
+    code = (
+        "import sys; from tf_finetune.cli import main;"
+        "status = main(['tf-finetune', 'train', '--config=my_data:nowhere.csv', '--workdir=run']);"
+        "print(status, sorted({'tensorflow', 'keras', 'transformers', 'datasets'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "2 []"
+
+
+@pytest.mark.parametrize("flag", [[], ["--dry_run"]], ids=["run", "dry_run"])
+def test_wrong_checkpoints_get_one_line(tiny_checkpoint, capsys, tmp_path, flag):
+    write("mine.csv", TABLE)
+    for name in ("other", "larger"):
+        shutil.copytree(tiny_checkpoint, name)
+    description = json.loads((tmp_path / "other" / "config.json").read_text())
+    write("other/config.json", json.dumps(description | {"model_type": "roberta"}))
+    with open("larger/vocab.txt", "a", encoding="utf-8") as file:
+        file.write("another\n")
+    error = refused([*with_checkpoint("other"), *flag], capsys)
+    assert re.search("not a BERT checkpoint, in .*other/config.json, expected model_type bert, got .*roberta", error)
+    error = refused([*with_checkpoint("larger"), *flag], capsys)
+    assert re.search("the tokenizer has more tokens than the model, in .*larger, expected at most 24, got 25", error)
+    error = refused([*with_checkpoint(tiny_checkpoint), "--config.data.max_length=65", *flag], capsys)
+    assert "texts would be longer than the checkpoint's positions, in data.max_length, expected at most 64" in error
+    assert not os.path.exists("run")
+
+
+def test_a_workdir_that_cannot_be_made(capsys):
+    write("mine.csv", TABLE)
+    error = refused(["train", "--config=my_data:mine.csv", "--workdir=/proc/run"], capsys)
+    assert re.search("^error: cannot write the working directory, in /proc/run, got /proc: ", error)
+
+
+def test_a_workdir_of_another_config(capsys):
+    write("mine.csv", TABLE)
+    os.mkdir("run")
+    write("run/config.json", json.dumps(settings.to_dict(settings.load("reviews_minilm"))))
+    error = refused([*TRAIN, "--config=reviews_minilm", "--config.train.epochs=4"], capsys)
+    assert "the working directory already holds a run of another config (train.epochs is 3 there and 4 here)" in error
+    assert "in run, expected a new --workdir, or --restart to remove that run and start over" in error
+
+
+class TestHub:
+    """A checkpoint by its name, on the stand-in for the hub."""
+
+    @pytest.fixture(autouse=True)
+    def on_hub(self, hub, empty_hub_cache, tiny_checkpoint):
+        write("mine.csv", TABLE)
+        shutil.copytree(tiny_checkpoint, hub.folder / "models" / "someone" / "bert", dirs_exist_ok=True)
+        yield
+        hub.reset()
+
+    def test_from_download_to_a_pinned_revision(self, capsys, hub):
+        assert cli.main(["tf-finetune", *with_checkpoint("someone/bert"), "--config.train.epochs=1"]) == 0
+        captured = capsys.readouterr()
+        assert re.search(r"fetching someone/bert@\w{7} from 127.0.0.1:\d+: \d files, [\d.]+ kB, into ", captured.err)
+        checkpoint = read_json("run/config.json")["model"]["checkpoint"]
+        assert re.fullmatch("someone/bert@[0-9a-f]{40}", checkpoint)
+        [manifest] = glob.glob("run/checkpoints/*/manifest.json")
+        assert read_json(manifest)["base"] == checkpoint
+
+    def test_no_such_repository(self, capsys):
+        assert re.search(
+            "no such model on the hub, .* got someone/brt", refused(with_checkpoint("someone/brt"), capsys)
+        )
+        assert not os.path.exists("run")
+
+    def test_no_such_revision(self, capsys):
+        error = refused(with_checkpoint("someone/bert@v9"), capsys)
+        assert re.search("no such revision, in someone/bert, expected a branch, a tag or a whole commit, got v9", error)
+
+    def test_a_download_that_breaks_off(self, hub, hub_environment):
+        hub.truncate = {"model.safetensors": 1000}
+        result = in_a_process(with_checkpoint("someone/bert"), hub_environment)
+        assert result.returncode == 2
+        error = result.stderr.splitlines()[-1]
+        assert re.search(
+            r"^error: the download broke off; try again, in someone/bert@\w+ model.safetensors, exp", error
+        )
+        assert not os.path.exists("run")
+        hub.reset()
+        assert (
+            in_a_process([*with_checkpoint("someone/bert"), "--config.train.epochs=1"], hub_environment).returncode == 0
+        )
+
+    def test_a_hub_out_of_reach(self, hub_environment):
+        environment = hub_environment | {"HF_ENDPOINT": "http://127.0.0.1:9"}
+        result = in_a_process(with_checkpoint("someone/bert"), environment)
+        assert result.returncode == 2
+        assert re.search("^error: .*someone/bert.*127.0.0.1:9", result.stderr.splitlines()[-1])
+        assert not os.path.exists("run")
 
 
 def test_legacy_keras_is_named(monkeypatch, capsys):
@@ -108,7 +265,7 @@ def test_a_file_in_the_place_of_the_workdir(capsys, packaged_checkpoint):
     write("mine.csv", TABLE)
     write("run", "")
     assert cli.main(["tf-finetune", *MINE]) == 2
-    assert "cannot write the working directory, in run, got run is not writable" in capsys.readouterr().err
+    assert "cannot write the working directory, in run, got run: Not a directory" in capsys.readouterr().err
 
 
 def test_help_names_commands_flags_and_configs(capsys):

@@ -116,14 +116,34 @@ class TestManifest:
 
 class TestWorkdir:
     def test_a_fresh_folder_is_free(self, tmp_path):
-        Workdir(tmp_path).check_free(restart=False)
+        Workdir(tmp_path).check_free({}, restart=False)
 
     def test_a_folder_with_a_run_is_not_free(self, tmp_path):
         run = Workdir(tmp_path)
         run.config.write_text('{"model": {}, "data": {}, "train": {}}')
         with pytest.raises(InputError, match="already holds a run, in .*, expected a new --workdir, or --restart"):
-            run.check_free(restart=False)
-        run.check_free(restart=True)
+            run.check_free({}, restart=False)
+        run.check_free({}, restart=True)
+
+    def test_a_run_of_another_config_is_told_by_what_differs(self, tmp_path):
+        run = Workdir(tmp_path)
+        there = {
+            "model": {"checkpoint": "a/bert@1234"},
+            "data": {"source": str(tmp_path / "x.csv")},
+            "train": {"epochs": 3},
+        }
+        run.config.write_text(json.dumps(there))
+        same = {"model": {"checkpoint": "a/bert"}, "data": {"source": str(tmp_path / "x.csv")}, "train": {"epochs": 3}}
+        with pytest.raises(InputError, match="already holds a run, in"):
+            run.check_free(same, restart=False)
+        other = same | {"train": {"epochs": 4, "batch_size": 8}}
+        expected = r"already holds a run of another config \(train.epochs is 3 there and 4 here and 1 more\), in"
+        with pytest.raises(InputError, match=expected):
+            run.check_free(other, restart=False)
+
+    def test_a_folder_that_cannot_be_made(self):
+        with pytest.raises(InputError, match="cannot write the working directory, in /proc/run, got /proc: "):
+            Workdir("/proc/run").check_free({}, restart=False)
 
     @pytest.mark.parametrize("content", ['{"model_type": "bert"}', "[]", "3", "no json", "\x00"])
     def test_somebody_elses_config_json_is_never_taken_over(self, tmp_path, content):
@@ -132,12 +152,12 @@ class TestWorkdir:
         with pytest.raises(
             InputError, match="a config.json that is not a run's, in .*, expected a new or an empty folder"
         ):
-            run.check_free(restart=True)
+            run.check_free({}, restart=True)
 
     def test_checkpoints_alone_are_a_run(self, tmp_path):
         (tmp_path / "checkpoints").mkdir()
         with pytest.raises(InputError, match="already holds a run"):
-            Workdir(tmp_path).check_free(restart=False)
+            Workdir(tmp_path).check_free({}, restart=False)
 
     def test_a_tilde_is_the_home_folder(self, monkeypatch, tmp_path):
         monkeypatch.setenv("HOME", str(tmp_path))

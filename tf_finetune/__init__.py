@@ -16,6 +16,8 @@ _PUBLIC = {
     "predict": "tf_finetune.commands.predict",
     "export": "tf_finetune.commands.export",
     "verify": "tf_finetune.commands.verify",
+    "dry_run": "tf_finetune.commands.dry_run",
+    "push_to_hub": "tf_finetune.commands.push_to_hub",
 }
 
 __all__ = list(_PUBLIC)

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import logging
 import os
 import re
 import sys
@@ -13,6 +14,7 @@ from ml_collections import config_flags
 
 from tf_finetune import runtime, settings
 from tf_finetune.config import ExperimentConfig
+from tf_finetune.data import sources
 from tf_finetune.errors import InputError, RunError
 
 COMMANDS = {
@@ -21,6 +23,16 @@ COMMANDS = {
     "predict": "classify texts: arguments, --input=FILE, or standard input",
     "export": "write the best checkpoint as a SavedModel for TensorFlow Serving",
     "verify": "check that the newest export answers as its checkpoint does",
+    "push-to-hub": "upload the best checkpoint to the Hugging Face hub, as --repo=OWNER/NAME",
+}
+
+# Flags that one command alone has.
+FLAG_OWNERS = {
+    "restart": "train",
+    "dry_run": "train",
+    "input": "predict",
+    "repo": "push-to-hub",
+    "private": "push-to-hub",
 }
 
 USAGE = """\
@@ -80,7 +92,6 @@ def _run(argv: list[str]) -> int:
     _check_flags(command, values, positional)
     settings.validated(values.config)  # before TensorFlow is imported: a wrong value is answered at once
     _prepare_environment()
-    runtime.import_tensorflow_quietly()
     _call(command, values, positional)
     return 0
 
@@ -89,7 +100,7 @@ def _with_equal_signs(argv: list[str]) -> list[str]:
     """`--workdir DIR` as `--workdir=DIR`, the one form that is looked for before flags are parsed."""
     words, joined = iter(argv), []
     for word in words:
-        value = next(words, None) if re.fullmatch(r"--?(config|workdir|input)", word) else None
+        value = next(words, None) if re.fullmatch(r"--?(config|workdir|input|repo)", word) else None
         joined.append(word if value is None else f"{word}={value}")
     return joined
 
@@ -124,7 +135,12 @@ def _define_flags(argv: list[str]) -> flags.FlagValues:
     flags.DEFINE_bool(
         "restart", False, "train: replace the run the workdir holds; its exports stay", flag_values=values
     )
-    flags.DEFINE_string("input", None, "predict: a csv or tsv, or a file with one text a line", flag_values=values)
+    flags.DEFINE_bool(
+        "dry_run", False, "train: two steps of the whole road, export included; keeps nothing", flag_values=values
+    )
+    flags.DEFINE_string("input", None, "predict: a table, or a file with one text a line", flag_values=values)
+    flags.DEFINE_string("repo", None, "push-to-hub: OWNER/NAME on the hub", flag_values=values)
+    flags.DEFINE_bool("private", False, "push-to-hub: make a new repository private", flag_values=values)
     return values
 
 
@@ -133,18 +149,18 @@ def _check_flags(command: str, values: flags.FlagValues, positional: list[str]) 
         raise InputError("no working directory", expected="--workdir=DIR")
     if command == "train" and not values["config"].present:
         raise InputError("nothing to train", expected="--config=NAME_OR_FILE, such as --config=reviews_minilm")
-    if values.restart and command != "train":
-        raise InputError("--restart is a flag of train", got=command)
-    if values.input is not None and command != "predict":
-        raise InputError("--input is a flag of predict", got=command)
+    for name, owner in FLAG_OWNERS.items():
+        if values[name].present and command != owner:
+            raise InputError(f"--{name} is a flag of {owner}", got=command)
+    if command == "push-to-hub" and not values.repo:
+        raise InputError("nowhere to push to", expected="--repo=OWNER/NAME")
     if positional and command != "predict":
         raise InputError(f"{command} takes flags only", got=repr(positional[0]))
     if values.input is not None and not _is_readable(values.input):
-        raise InputError("no such file", where="--input", expected="a text, csv or tsv file", got=values.input)
-    if command == "predict" and "config.data.text_column" in values and not _is_table(values.input):
-        raise InputError(
-            "data.text_column is a column of --input", expected="--input=FILE.csv or .tsv", got=values.input
-        )
+        raise InputError("no such file", where="--input", expected="a table, or a file of texts", got=values.input)
+    if command == "predict" and "config.data.text_column" in values and not sources.is_table(values.input or ""):
+        expected = "--input=FILE of .csv, .tsv, .jsonl or .parquet"
+        raise InputError("data.text_column is a column of --input", expected=expected, got=values.input)
     if positional and values.input is not None:
         raise InputError("texts came twice", expected="arguments or --input, not both")
 
@@ -153,10 +169,6 @@ def _is_readable(name: str) -> bool:
     """Whether there is such a file, or a pipe in the place of one."""
     path = Path(name).expanduser()
     return path.exists() and not path.is_dir()
-
-
-def _is_table(name: str | None) -> bool:
-    return name is not None and Path(name).suffix in (".csv", ".tsv")
 
 
 def _utf8(argument: str) -> str:
@@ -170,10 +182,15 @@ def _prepare_environment() -> None:
     os.environ["KERAS_BACKEND"] = "tensorflow"  # a Keras configuration file in the home folder may say otherwise
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it announces that PyTorch is missing
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it calls a second model in one process a mistake
 
 
 def _call(command: str, values: flags.FlagValues, positional: list[str]) -> None:
-    if command == "train":
+    if command == "train" and values.dry_run:
+        from tf_finetune.commands.dry_run import dry_run
+
+        dry_run(values.config, values.workdir, restart=values.restart)
+    elif command == "train":
         from tf_finetune.commands.train import train
 
         train(values.config, values.workdir, restart=values.restart)
@@ -192,13 +209,17 @@ def _call(command: str, values: flags.FlagValues, positional: list[str]) -> None
         from tf_finetune.commands.export import export
 
         export(values.workdir, values.config)
-    else:
+    elif command == "verify":
         from tf_finetune.commands.verify import verify
 
         verify(values.workdir, values.config)
+    else:
+        from tf_finetune.commands.push_to_hub import push_to_hub
+
+        push_to_hub(values.workdir, values.repo, private=values.private)
 
 
 def _help(values: flags.FlagValues) -> str:
-    described = "\n".join(f"  --{name}: {values[name].help}" for name in ("config", "workdir", "restart", "input"))
-    commands = "\n".join(f"  {name:<10}{what}" for name, what in COMMANDS.items())
+    described = "\n".join(f"  --{name}: {values[name].help}" for name in ("config", "workdir", *FLAG_OWNERS))
+    commands = "\n".join(f"  {name:<13}{what}" for name, what in COMMANDS.items())
     return USAGE.format(commands=commands, flags=described, configs=", ".join(settings.config_names()))

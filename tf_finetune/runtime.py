@@ -3,12 +3,18 @@
 import contextlib
 import os
 import platform
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from tf_finetune.config import Precision
 from tf_finetune.errors import InputError
+
+
+def warn(text: str) -> None:
+    """Says what may be a mistake and does not stop the run."""
+    print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
 def import_tensorflow_quietly() -> None:

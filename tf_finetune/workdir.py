@@ -22,20 +22,29 @@ class Workdir:
         self.path = Path(path).expanduser()
         self.config = self.path / "config.json"
         self.metrics = self.path / "metrics.jsonl"
+        self.tensorboard = self.path / "tensorboard"
         self.checkpoints = self.path / "checkpoints"
         self.best = self.path / "best.json"
         self.evaluation = self.path / "evaluation.json"
         self.export = self.path / "export"
 
-    def check_free(self, *, restart: bool) -> None:
+    def check_free(self, config: dict[str, dict[str, Any]], *, restart: bool) -> None:
         """Refuses a folder that cannot be made, holds a run (unless it is to be restarted) or somebody's config.json.
+
+        Args:
+            config: of the run that is to begin, compared with that of a run already there.
+            restart: whether such a run may be replaced.
 
         Raises:
             InputError: as said.
         """
         there = next(path for path in (self.path, *self.path.absolute().parents) if path.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK):
-            raise InputError("cannot write the working directory", where=self.path, got=f"{there} is not writable")
+        try:
+            with tempfile.TemporaryDirectory(dir=there):
+                pass
+        except OSError as error:
+            got = f"{there}: {error.strerror}"
+            raise InputError("cannot write the working directory", where=self.path, got=got) from None
         if self.config.exists() and not self._is_ours():
             raise InputError(
                 "the working directory holds a config.json that is not a run's",
@@ -44,10 +53,22 @@ class Workdir:
             )
         if not restart and (self.config.exists() or self.checkpoints.exists()):
             raise InputError(
-                "the working directory already holds a run",
+                f"the working directory already holds a run{self._difference(config)}",
                 where=self.path,
                 expected="a new --workdir, or --restart to remove that run and start over",
             )
+
+    def _difference(self, config: dict[str, dict[str, Any]]) -> str:
+        """What another config of the run already there says otherwise: its first field, and how many more."""
+        there = json.loads(self.config.read_text(encoding="utf-8")) if self.config.exists() else config
+        changes = [
+            f"{section}.{name} is {there[section].get(name)} there and {value} here"
+            for section, values in config.items()
+            for name, value in values.items()
+            if section in there and not _same(there[section].get(name), value)
+        ]
+        more = f" and {len(changes) - 1} more" if changes[1:] else ""
+        return f" of another config ({changes[0]}{more})" if changes else ""
 
     def _is_ours(self) -> bool:
         try:
@@ -57,7 +78,8 @@ class Workdir:
 
     def clear(self) -> None:
         """Removes an earlier run's files, and nothing else that may lie in the folder. Exports stay."""
-        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        for folder in (self.checkpoints, self.tensorboard):
+            shutil.rmtree(folder, ignore_errors=True)
         for path in (self.config, self.metrics, self.best, self.evaluation):
             path.unlink(missing_ok=True)
 
@@ -91,6 +113,13 @@ class Workdir:
         return folder
 
 
+def _same(kept: Any, given: Any) -> bool:
+    """A run keeps a path as an absolute one and a hub name with its commit."""
+    if isinstance(kept, str) and isinstance(given, str):
+        return kept == given or kept.startswith(f"{given}@") or kept == str(Path(given).expanduser().absolute())
+    return kept == given
+
+
 def write_json(path: Path, content: Any) -> None:
     """Writes a JSON file whole: aside first, then renamed over the old one."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
@@ -112,11 +141,16 @@ def published_folder(target: Path) -> Iterator[Path]:
         raise
 
 
-def write_manifest(folder: Path) -> None:
-    """Records size and sha256 of every file in the folder; written last, it says that all the others are whole."""
+def write_manifest(folder: Path, **facts: str) -> None:
+    """Records size and sha256 of every file in the folder; written last, it says that all the others are whole.
+
+    Args:
+        folder: its files are whole.
+        **facts: what else the manifest shall say, such as `base`, the checkpoint training started from.
+    """
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
     entries = {str(p.relative_to(folder)): {"bytes": p.stat().st_size, "sha256": _sha256(p)} for p in files}
-    write_json(folder / MANIFEST, {"files": entries})
+    write_json(folder / MANIFEST, {**facts, "files": entries})
 
 
 def check_manifest(folder: Path) -> None:

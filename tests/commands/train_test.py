@@ -2,17 +2,22 @@
 
 import json
 import random
+import re
 import shutil
+import sys
+import tempfile
 
 import keras
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from tf_finetune import ExperimentConfig, InputError, TFBertForSequenceClassification, evaluate, export, predict, verify
-from tf_finetune.commands import train as train_module
+from tf_finetune.commands import fit as fit_module
+from tf_finetune.commands.dry_run import dry_run
 from tf_finetune.commands.train import train
 from tf_finetune.config import Precision, Truncation
+from tf_finetune.data import sources
 from tf_finetune.errors import RunError
 
 FILLERS = ("the", "a", "film", "is", "was", "very", "so", "plot", "cast", "it", "and")
@@ -60,7 +65,7 @@ def test_the_best_checkpoint_is_kept_and_training_stops_early(config, tmp_path, 
         seen.append(model.classifier.kernel.numpy())
         return {"accuracy": next(accuracies), "loss": 1.0}
 
-    monkeypatch.setattr(train_module, "_validate", scripted)
+    monkeypatch.setattr(fit_module, "_validate", scripted)
     config.train.epochs, config.train.early_stopping_patience = 5, 2
     best = train(config, tmp_path / "run")
     assert (best["epoch"], best["validation"]["accuracy"]) == (1, 0.8)
@@ -75,7 +80,7 @@ def test_among_equal_accuracies_the_lower_loss_wins(config, tmp_path, monkeypatc
     def scripted(model, dataset, *, epoch=None):
         return dict(zip(("accuracy", "loss"), next(results), strict=True))
 
-    monkeypatch.setattr(train_module, "_validate", scripted)
+    monkeypatch.setattr(fit_module, "_validate", scripted)
     config.train.epochs = 3
     assert train(config, tmp_path / "run")["epoch"] == 1
 
@@ -162,11 +167,11 @@ def test_a_head_for_the_same_labels_is_kept_and_for_others_is_new(config, tmp_pa
     [checkpoint] = (tmp_path / "run" / "checkpoints").iterdir()
     config.model.checkpoint = str(checkpoint)
     head = TFBertForSequenceClassification.from_pretrained(checkpoint).classifier.kernel.numpy()
-    built = train_module._build_classifier(config, ("neg", "pos"))
+    built = fit_module.build_classifier(config, ("neg", "pos"), checkpoint)
     np.testing.assert_array_equal(built.model.classifier.kernel.numpy(), head)
     for labels in (("pos", "neg"), ("neg", "neutral", "pos")):
         caplog.clear()
-        built = train_module._build_classifier(config, labels)
+        built = fit_module.build_classifier(config, labels, checkpoint)
         assert "classifier newly initialised" in caplog.text
         assert built.label_names == labels
         assert not np.array_equal(built.model.classifier.kernel.numpy()[:, :2], head)
@@ -202,3 +207,91 @@ def test_an_export_that_would_tokenize_otherwise_is_not_published(config, tmp_pa
     with pytest.raises(RunError, match="the export would tokenize 'The movie was"):
         export(tmp_path / "run")
     assert not any((tmp_path / "run" / "export").iterdir())
+
+
+def test_an_export_that_was_never_asked_for_needs_no_tensorflow_text(config, tmp_path, monkeypatch, capsys):
+    """On a platform that tensorflow-text has no package for, everything but the export works."""
+    monkeypatch.setitem(sys.modules, "tensorflow_text", None)
+    train(config, tmp_path / "run")
+    evaluate(tmp_path / "run")
+    assert next(predict(tmp_path / "run", ["good"]))["label"] in ("neg", "pos")
+    for command in (export, verify):
+        expected = f"{command.__name__} needs tensorflow-text, which is not installed, in .*, expected Linux or macOS"
+        with pytest.raises(InputError, match=expected):
+            command(tmp_path / "run")
+    dry_run(config, tmp_path / "other")
+    assert "no export was tried: tensorflow-text is not installed" in capsys.readouterr().err
+
+
+def test_the_end_of_a_run_says_where_everything_is(config, tmp_path, capsys):
+    best = train(config, tmp_path / "a run")
+    printed = capsys.readouterr().out
+    for path in ("metrics.jsonl", "tensorboard", f"checkpoints/{best['checkpoint']}"):
+        assert str(tmp_path / "a run" / path) in printed
+        assert (tmp_path / "a run" / path).exists()
+    for command in ("evaluate", "predict", "export"):
+        assert f"  tf-finetune {command} --workdir='{tmp_path}/a run'" in printed
+
+
+def test_the_manifest_says_what_training_started_from(config, tmp_path, tiny_checkpoint):
+    best = train(config, tmp_path / "run")
+    manifest = json.loads((tmp_path / "run" / "checkpoints" / best["checkpoint"] / "manifest.json").read_text())
+    assert manifest["base"] == str(tiny_checkpoint)
+
+
+def test_a_warmup_longer_than_the_training_is_warned_of(config, tmp_path, capsys):
+    config.optimizer.warmup_steps = 500
+    train(config, tmp_path / "run")
+    [warning] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    steps = json.loads((tmp_path / "run" / "best.json").read_text())["step"]
+    assert f"the warmup of 500 steps is longer than the training of {steps}" in warning
+    assert f"rises, to {1e-3 * (steps - 1) / 500:.1e} and never to 1.0e-03" in warning
+    assert "--config.optimizer.warmup_steps=0 warms up for 0 steps instead, a share of 0.1" in warning
+
+
+def test_a_model_with_many_more_rows_than_tokens_is_warned_of(config, tmp_path, tiny_checkpoint, capsys):
+    """Such as cased weights beside an uncased vocabulary; a few rows more are padding."""
+    for surplus, warned in ((100, False), (300, True)):
+        folder = tmp_path / f"larger_{surplus}"
+        shutil.copytree(tiny_checkpoint, folder)
+        rows = load_file(folder / "model.safetensors")
+        words = rows["embeddings.word_embeddings.weight"]
+        rows["embeddings.word_embeddings.weight"] = np.concatenate([words, np.zeros((surplus, 16), np.float32)])
+        save_file(rows, folder / "model.safetensors")
+        description = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(description | {"vocab_size": len(words) + surplus}))
+        capsys.readouterr()
+        fit_module.build_classifier(config, ("neg", "pos"), folder)
+        said = f"the tokenizer has {len(words)} tokens and the model {len(words) + surplus}: are both of the same"
+        assert (said in capsys.readouterr().err) == warned
+
+
+def test_a_dry_run_walks_the_whole_road_and_keeps_nothing(config, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    config.train.epochs, config.train.batch_size = 3, 8
+    dry_run(config, tmp_path / "run")
+    printed = capsys.readouterr().out
+    train_examples = len(sources.load(config.data.source).examples["train"])
+    assert f"step 2/{3 * -(-train_examples // 8)}" in printed  # the schedule is that of the run
+    for word in ("16 train, 8 validation, 8 test", "confusion matrix", "  kept    labels are the", "exported to"):
+        assert word in printed
+    assert re.search(rf"the run itself: {3 * -(-train_examples // 8)} steps, roughly \d+ min at the", printed)
+    assert not (tmp_path / "run").exists()
+    assert not list((tmp_path / "temporary").iterdir())
+
+
+def test_a_dry_run_refuses_what_the_run_would(config, tmp_path):
+    train(config, tmp_path / "run")
+    with pytest.raises(InputError, match="already holds a run"):
+        dry_run(config, tmp_path / "run")
+    config.data.max_length = 65
+    with pytest.raises(InputError, match="longer than the checkpoint's positions"):
+        dry_run(config, tmp_path / "other")
+
+
+def test_random_tiny_trains_and_says_that_it_is_random(config, tmp_path, capsys):
+    config.model.checkpoint = "random-tiny"
+    train(config, tmp_path / "run")
+    assert "warning: the model is random and tiny" in capsys.readouterr().err
+    export(tmp_path / "run")

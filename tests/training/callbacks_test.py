@@ -4,6 +4,8 @@ import re
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+from tensorflow.core.util import event_pb2
 
 from tf_finetune.training import callbacks
 from tf_finetune.training.callbacks import MetricsLog, Progress
@@ -16,24 +18,45 @@ def lines(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def events(folder):
+    """Step, name and value of each scalar TensorBoard would read in a folder."""
+    [path] = folder.glob("events.out.tfevents.*")
+    return [
+        (event.step, value.tag, value.simple_value)
+        for event in map(event_pb2.Event.FromString, tf.data.TFRecordDataset(str(path)).as_numpy_iterator())
+        for value in event.summary.value
+    ]
+
+
 class TestMetricsLog:
     def test_one_object_a_line(self, tmp_path):
-        log = MetricsLog(tmp_path / "metrics.jsonl")
-        log.write(split="train", step=1)
-        log.write(split="validation", step=2, timing={"seconds": 0.5})
+        log = MetricsLog(tmp_path / "metrics.jsonl", tmp_path / "tensorboard")
+        log.write(split="train", epoch=0, step=1, loss=0.5)
+        log.write(split="validation", epoch=0, step=2, loss=0.25, timing={"seconds": 0.5})
         assert lines(log.path) == [
-            {"split": "train", "step": 1},
-            {"split": "validation", "step": 2, "timing": {"seconds": 0.5}},
+            {"split": "train", "epoch": 0, "step": 1, "loss": 0.5},
+            {"split": "validation", "epoch": 0, "step": 2, "loss": 0.25, "timing": {"seconds": 0.5}},
         ]
 
     def test_an_earlier_file_is_continued(self, tmp_path):
         path = tmp_path / "metrics.jsonl"
         for step in (1, 2):
-            MetricsLog(path).write(step=step)
-        assert lines(path) == [{"step": 1}, {"step": 2}]
+            MetricsLog(path, tmp_path / "tensorboard").write(split="train", epoch=0, step=step)
+        assert [line["step"] for line in lines(path)] == [1, 2]
+
+    def test_tensorboard_gets_the_same_numbers(self, tmp_path):
+        log = MetricsLog(tmp_path / "metrics.jsonl", tmp_path / "tensorboard")
+        log.write(split="train", epoch=0, step=10, loss=0.5, timing={"examples_per_second": 80.0})
+        log.write(split="train", epoch=0, step=20, loss=0.25, timing={"examples_per_second": 90.0})
+        log.write(split="validation", epoch=0, step=20, accuracy=0.75)
+        assert events(tmp_path / "tensorboard" / "train") == [
+            (10, "loss", 0.5), (10, "examples_per_second", 80.0),
+            (20, "loss", 0.25), (20, "examples_per_second", 90.0),
+        ]  # fmt: skip
+        assert events(tmp_path / "tensorboard" / "validation") == [(20, "accuracy", 0.75)]
 
     def test_nothing_is_written_before_the_first_record(self, tmp_path):
-        MetricsLog(tmp_path / "metrics.jsonl")
+        MetricsLog(tmp_path / "metrics.jsonl", tmp_path / "tensorboard")
         assert list(tmp_path.iterdir()) == []
 
 
@@ -44,7 +67,7 @@ class TestProgress:
     def records(self, tmp_path, monkeypatch):
         seconds = {"now": 0.0}
         monkeypatch.setattr(callbacks.time, "perf_counter", lambda: seconds["now"])
-        log = MetricsLog(tmp_path / "metrics.jsonl")
+        log = MetricsLog(tmp_path / "metrics.jsonl", tmp_path / "tensorboard")
         schedule = WarmupLinearDecay(1.0, 15, 0)
         for epoch in (0, 1):
             progress = Progress(log, schedule=schedule, batch_sizes=BATCH_SIZES, first_step=5 * epoch, every=2)
@@ -80,7 +103,10 @@ class TestProgress:
         }
 
     def test_printed_line(self, tmp_path, capsys):
-        log, schedule = MetricsLog(tmp_path / "metrics.jsonl"), WarmupLinearDecay(2e-5, 300, 0)
+        log, schedule = (
+            MetricsLog(tmp_path / "metrics.jsonl", tmp_path / "tensorboard"),
+            WarmupLinearDecay(2e-5, 300, 0),
+        )
         progress = Progress(log, schedule=schedule, batch_sizes=[4], first_step=0, every=50)
         progress.on_epoch_begin(0)
         progress.on_train_batch_end(0, {"loss": 0.69314, "accuracy": 0.25})
@@ -90,7 +116,7 @@ class TestProgress:
     def test_in_fit(self, tmp_path):
         model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
         model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
-        log = MetricsLog(tmp_path / "metrics.jsonl")
+        log = MetricsLog(tmp_path / "metrics.jsonl", tmp_path / "tensorboard")
         progress = Progress(log, schedule=WarmupLinearDecay(1.0, 5, 0), batch_sizes=BATCH_SIZES, first_step=0, every=3)
         history = model.fit(
             np.zeros((18, 2)), np.zeros(18), batch_size=4, shuffle=False, verbose=0, callbacks=[progress]

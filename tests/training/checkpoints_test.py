@@ -31,19 +31,20 @@ class TestSave:
     )
     def test_name(self, tmp_path, step, name):
         assert (
-            checkpoints.save(MODEL, TOKENIZER, tmp_path / "checkpoints", step=step) == tmp_path / "checkpoints" / name
+            checkpoints.save(MODEL, TOKENIZER, tmp_path / "checkpoints", step=step, base="a/bert@1234")
+            == tmp_path / "checkpoints" / name
         )
 
     def test_files(self, tmp_path):
-        folder = checkpoints.save(MODEL, TOKENIZER, tmp_path, step=1)
+        folder = checkpoints.save(MODEL, TOKENIZER, tmp_path, step=1, base="a/bert@1234")
         assert names(folder) == sorted([*MODEL.names, *TOKENIZER.names, workdir.MANIFEST])
 
     def test_manifest_holds(self, tmp_path):
-        workdir.check_manifest(checkpoints.save(MODEL, TOKENIZER, tmp_path, step=1))
+        workdir.check_manifest(checkpoints.save(MODEL, TOKENIZER, tmp_path, step=1, base="a/bert@1234"))
 
     @pytest.mark.parametrize("name", [*MODEL.names, *TOKENIZER.names])
     def test_manifest_covers_every_file(self, tmp_path, name):
-        folder = checkpoints.save(MODEL, TOKENIZER, tmp_path, step=1)
+        folder = checkpoints.save(MODEL, TOKENIZER, tmp_path, step=1, base="a/bert@1234")
         (folder / name).write_text("CONTENT")
         with pytest.raises(InputError, match=f"missing or altered, in .*{name}"):
             workdir.check_manifest(folder)
@@ -53,25 +54,25 @@ class TestSave:
         broken = FakePart("half", error=OSError("disk full"))
         parts = (broken, TOKENIZER) if failing == "model" else (MODEL, broken)
         with pytest.raises(OSError, match="disk full"):
-            checkpoints.save(*parts, tmp_path, step=1)
+            checkpoints.save(*parts, tmp_path, step=1, base="a/bert@1234")
         assert names(tmp_path) == []
 
     def test_failure_keeps_the_earlier_checkpoint(self, tmp_path):
-        earlier = checkpoints.save(MODEL, TOKENIZER, tmp_path, step=1)
+        earlier = checkpoints.save(MODEL, TOKENIZER, tmp_path, step=1, base="a/bert@1234")
         with pytest.raises(OSError, match="disk full"):
-            checkpoints.save(FakePart(error=OSError("disk full")), TOKENIZER, tmp_path, step=2)
+            checkpoints.save(FakePart(error=OSError("disk full")), TOKENIZER, tmp_path, step=2, base="a/bert@1234")
         workdir.check_manifest(earlier)
 
 
 class TestPrune:
     def test_keeps_one(self, tmp_path):
-        folders = [checkpoints.save(MODEL, TOKENIZER, tmp_path, step=step) for step in (1, 2, 30)]
+        folders = [checkpoints.save(MODEL, TOKENIZER, tmp_path, step=step, base="a/bert@1234") for step in (1, 2, 30)]
         checkpoints.prune(tmp_path, keep=folders[1])
         assert names(tmp_path) == ["step_00000002"]
         workdir.check_manifest(folders[1])
 
     def test_leaves_other_files_alone(self, tmp_path):
-        folder = checkpoints.save(MODEL, TOKENIZER, tmp_path, step=1)
+        folder = checkpoints.save(MODEL, TOKENIZER, tmp_path, step=1, base="a/bert@1234")
         (tmp_path / "notes.txt").write_text("x")
         checkpoints.prune(tmp_path, keep=folder)
         assert names(tmp_path) == ["notes.txt", "step_00000001"]

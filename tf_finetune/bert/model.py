@@ -75,7 +75,7 @@ class _BertBase(keras.Model):
         model.build()
         new = hf_weights.load(model, folder, head=not new_head)
         if new:
-            logger.warning("%s: %s newly initialised: train before use.", checkpoint, " and ".join(new))
+            logger.warning("%s newly initialised: train before use", " and ".join(new))
         return model
 
     def save_pretrained(self, folder: str | Path) -> None:

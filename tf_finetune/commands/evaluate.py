@@ -1,17 +1,21 @@
 """`tf-finetune evaluate`: how good the best checkpoint is on validation and test."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tf_finetune import settings
-from tf_finetune.commands.restore import restore
+from tf_finetune.bert.architecture import BertArchitecture
+from tf_finetune.commands.restore import load_classifier, trained_run
 from tf_finetune.config import ExperimentConfig
 from tf_finetune.data import sources
 from tf_finetune.errors import InputError
 from tf_finetune.evaluation.metrics import classification_metrics
 from tf_finetune.workdir import Workdir, write_json
+
+if TYPE_CHECKING:
+    from tf_finetune.evaluation.classifier import Classifier
 
 SPLITS = ("validation", "test")
 COLUMNS = ("examples", "accuracy", "precision", "recall", "f1", "roc_auc", "loss")
@@ -31,25 +35,41 @@ def evaluate(workdir: str | Path, config: ExperimentConfig | None = None) -> dic
     Raises:
         InputError: no trained model there, or data that cannot be read.
     """
-    classifier, config = restore("evaluate", workdir, config)
-    other_data = config.data.source != settings.load_json(Workdir(workdir).config).data.source
-    splits = sources.load(**settings.source_options(config), label_names=classifier.label_names, whole_file=other_data)
+    folder, config = trained_run("evaluate", workdir, config)
+    splits = _load_splits(config, folder, Workdir(workdir))
+    results = measure(load_classifier(folder, config), splits, source=config.data.source)
+    write_json(Workdir(workdir).evaluation, results)
+    return results
+
+
+def measure(classifier: "Classifier", splits: dict[str, sources.Examples], *, source: str) -> dict[str, dict[str, Any]]:
+    """Metrics of validation and test, by split and printed as a table."""
     results = {}
-    for name in SPLITS:
-        if name in splits.examples:
-            examples = splits.examples[name]
-            metrics = classification_metrics(classifier.logits(examples.texts), np.array(examples.labels))
-            results[name] = {"source": config.data.source, "labels": list(classifier.label_names), **metrics}
-    if not results:
+    for name in (name for name in SPLITS if name in splits):
+        metrics = classification_metrics(classifier.logits(splits[name].texts), np.array(splits[name].labels))
+        results[name] = {"source": source, "labels": list(classifier.label_names), **metrics}
+    _print_table(results, classifier.label_names)
+    return results
+
+
+def _load_splits(config: ExperimentConfig, checkpoint: Path, run: Workdir) -> dict[str, sources.Examples]:
+    """The splits to measure, labelled in the model's order."""
+    options = settings.source_options(config)
+    other_data = config.data.source != settings.load_json(run.config).data.source
+    if other_data:
+        options["validation_examples"] = 0  # how the run's own data was split says nothing of these
+    label_names = BertArchitecture.from_folder(checkpoint).id2label
+    splits = sources.load(**options, label_names=label_names, whole_file=other_data)
+    for note in splits.notes:
+        print(f"note: {note}")
+    if not set(SPLITS) & set(splits.examples):
         raise InputError(
             "nothing to evaluate",
             where=config.data.source,
             expected="a validation or test split",
             got=", ".join(splits.examples),
         )
-    write_json(Workdir(workdir).evaluation, results)
-    _print_table(results, classifier.label_names)
-    return results
+    return splits.examples
 
 
 def _print_table(results: dict[str, dict[str, Any]], label_names: tuple[str, ...]) -> None:

@@ -3,11 +3,11 @@
 import shutil
 from pathlib import Path
 
-from tf_finetune.commands.restore import restore
+from tf_finetune.commands.restore import load_classifier, trained_run
 from tf_finetune.commands.verify import SOURCE, print_checks
 from tf_finetune.config import ExperimentConfig
 from tf_finetune.serving import verification
-from tf_finetune.serving.export import save_model, versions
+from tf_finetune.serving.export import check_platform, save_model, versions
 from tf_finetune.workdir import MANIFEST, Workdir, published_folder
 
 
@@ -22,16 +22,18 @@ def export(workdir: str | Path, config: ExperimentConfig | None = None) -> Path:
         The folder of the new version.
 
     Raises:
-        InputError: no trained model there.
+        InputError: no trained model there, or a platform that tensorflow-text has no package for.
         RunError: the export does not answer as the checkpoint does; it is not published.
     """
-    classifier, config = restore("export", workdir, config)
+    check_platform("export")
+    checkpoint, config = trained_run("export", workdir, config)
+    classifier = load_classifier(checkpoint, config)
     folder = Workdir(workdir).export
     target = folder / str(max(versions(folder), default=0) + 1)
     with published_folder(target) as aside:
         save_model(classifier, aside)
         (aside / SOURCE).parent.mkdir()
-        shutil.copyfile(classifier.tokenizer.folder / MANIFEST, aside / SOURCE)
+        shutil.copyfile(checkpoint / MANIFEST, aside / SOURCE)
         if config.export.verify:
             print_checks(verification.verify(aside, classifier))
     print(f"exported to {target}")

@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tf_finetune.commands.restore import restore
+from tf_finetune.commands.restore import load_classifier, trained_run
 from tf_finetune.config import ExperimentConfig
 from tf_finetune.data import sources
 
@@ -30,10 +30,13 @@ def predict(
     Raises:
         InputError: no trained model there.
     """
-    classifier, _ = restore("predict", workdir, config)
+    folder, config = trained_run("predict", workdir, config)
     texts = iter(texts)
-    while chunk := list(islice(texts, CHUNK)):
+    chunk = list(islice(texts, CHUNK))  # a file's faults show before TensorFlow is imported
+    classifier = load_classifier(folder, config)
+    while chunk:
         yield from classifier.answers(chunk)
+        chunk = list(islice(texts, CHUNK))
 
 
 def read_texts(path: str | None, config: ExperimentConfig) -> Iterator[str]:

@@ -1,12 +1,16 @@
 """What evaluate, predict, export and verify start from: the best checkpoint of a workdir and its config."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tf_finetune import settings
+from tf_finetune import runtime, settings
 from tf_finetune.config import ExperimentConfig
+from tf_finetune.data import sources
 from tf_finetune.errors import InputError
-from tf_finetune.evaluation.classifier import Classifier
 from tf_finetune.workdir import Workdir
+
+if TYPE_CHECKING:
+    from tf_finetune.evaluation.classifier import Classifier
 
 # What may differ from the training run, by command. Everything else is a fact of the trained model.
 CHANGEABLE = {
@@ -17,13 +21,16 @@ CHANGEABLE = {
 }
 
 
-def restore(command: str, workdir: str | Path, config: ExperimentConfig | None) -> tuple[Classifier, ExperimentConfig]:
-    """Loads the best checkpoint.
+def trained_run(command: str, workdir: str | Path, config: ExperimentConfig | None) -> tuple[Path, ExperimentConfig]:
+    """Finds the best checkpoint, its files checked, before TensorFlow is imported.
 
     Args:
         command: which command asks.
         workdir: of a training run.
         config: the run's own, with changes the command can act on; None means just the run's own.
+
+    Returns:
+        The checkpoint's folder, and the config with its places pinned.
 
     Raises:
         InputError: no trained model there, or a change that the command cannot act on.
@@ -31,7 +38,10 @@ def restore(command: str, workdir: str | Path, config: ExperimentConfig | None) 
     run = Workdir(workdir)
     folder = run.best_checkpoint()
     trained = settings.load_json(run.config)
-    config = settings.resolved(settings.validated(config or trained))
+    config = settings.validated(config or trained)
+    if config.data.source != trained.data.source:
+        source = sources.pinned(config.data.source)
+        config = settings.with_places(config, source, config.model.checkpoint)
     before = dict(settings.fields(trained))
     for name, value in settings.fields(config):
         if value != before[name] and name not in CHANGEABLE[command]:
@@ -41,4 +51,12 @@ def restore(command: str, workdir: str | Path, config: ExperimentConfig | None) 
                 expected=f"{before[name]}, or no override",
                 got=value,
             )
-    return Classifier.from_checkpoint(folder, **settings.classifier_options(config)), config
+    return folder, config
+
+
+def load_classifier(folder: Path, config: ExperimentConfig) -> "Classifier":
+    """The checkpoint in a folder, in float32 and ready to answer."""
+    runtime.import_tensorflow_quietly()
+    from tf_finetune.evaluation.classifier import Classifier
+
+    return Classifier.from_checkpoint(folder, **settings.classifier_options(config))

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from tf_finetune.commands.restore import restore
+from tf_finetune.commands.restore import load_classifier, trained_run
 from tf_finetune.config import ExperimentConfig
 from tf_finetune.errors import InputError, RunError
 from tf_finetune.serving import verification
-from tf_finetune.serving.export import versions
+from tf_finetune.serving.export import check_platform, versions
 from tf_finetune.workdir import MANIFEST, Workdir
 
 # Inside an export: the manifest of the checkpoint it was made from. TensorFlow Serving passes assets.extra over.
@@ -24,20 +24,21 @@ def verify(workdir: str | Path, config: ExperimentConfig | None = None) -> list[
         InputError: no trained model or no export there.
         RunError: a promise is broken; the table says which.
     """
+    check_platform("verify")
     folder = Workdir(workdir).export
     published = versions(folder)
     if not published:
         raise InputError("nothing to verify", where=folder, expected="a version that `tf-finetune export` wrote")
-    classifier, _ = restore("verify", workdir, config)
+    checkpoint, config = trained_run("verify", workdir, config)
     target = folder / str(published[-1])
-    if (target / SOURCE).read_bytes() != (classifier.tokenizer.folder / MANIFEST).read_bytes():
+    if (target / SOURCE).read_bytes() != (checkpoint / MANIFEST).read_bytes():
         raise InputError(
             "the newest export was made from another checkpoint",
             where=target,
             expected="an export of this run; `tf-finetune export` makes one",
         )
     print(f"verifying {target}")
-    checks = verification.verify(target, classifier)
+    checks = verification.verify(target, load_classifier(checkpoint, config))
     print_checks(checks)
     return checks
 

@@ -1,9 +1,14 @@
 """Checkpoint -> SavedModel with a raw-text and a token signature."""
 
+import importlib.util
+import platform
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tf_finetune.errors import RunError
-from tf_finetune.evaluation.classifier import Classifier
+from tf_finetune.errors import InputError, RunError
+
+if TYPE_CHECKING:
+    from tf_finetune.evaluation.classifier import Classifier
 
 # Where tokenizers go astray: every export is asked these, by its ids here and by its answers in verification.
 HOSTILE_TEXTS = (
@@ -22,7 +27,22 @@ HOSTILE_TEXTS = (
 )
 
 
-def save_model(classifier: Classifier, folder: Path) -> None:
+def has_tensorflow_text() -> bool:
+    """Whether tensorflow-text, whose ops tokenize inside an export, is installed."""
+    return importlib.util.find_spec("tensorflow_text") is not None
+
+
+def check_platform(command: str) -> None:
+    """Raises InputError where an export can neither be made nor asked."""
+    if not has_tensorflow_text():
+        raise InputError(
+            f"{command} needs tensorflow-text, which is not installed",
+            where=f"{platform.system()} on {platform.machine()}",
+            expected="Linux or macOS (it has no package for Windows); a copy of the workdir exports there",
+        )
+
+
+def save_model(classifier: "Classifier", folder: Path) -> None:
     """Writes a SavedModel that answers for raw text and for tokens, batches padded to their own longest.
 
     Signatures:
@@ -79,7 +99,7 @@ def save_model(classifier: Classifier, folder: Path) -> None:
     tf.saved_model.save(module, str(folder), signatures=signatures)
 
 
-def _check_ids(tokenizer, classifier: Classifier) -> None:
+def _check_ids(tokenizer, classifier: "Classifier") -> None:
     """Refuses to serve other tokens than were trained on; ids are exact, so nothing can hide a difference."""
     expected = classifier.tokenizer.encode(
         HOSTILE_TEXTS, max_length=classifier.max_length, truncation=classifier.truncation

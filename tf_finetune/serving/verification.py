@@ -2,13 +2,16 @@
 
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tf_finetune.evaluation.classifier import Classifier
 from tf_finetune.evaluation.metrics import softmax
 from tf_finetune.serving.export import HOSTILE_TEXTS
 from tf_finetune.serving.session import run_in_c_api, signature_tensors
+
+if TYPE_CHECKING:
+    from tf_finetune.evaluation.classifier import Classifier
 
 TOLERANCE = 1e-4  # of a probability, between two float32 programs that sum in different orders
 
@@ -22,7 +25,7 @@ class Check:
     detail: str
 
 
-def verify(saved_model: Path, classifier: Classifier) -> list[Check]:
+def verify(saved_model: Path, classifier: "Classifier") -> list[Check]:
     """Asks the export and its checkpoint the same questions.
 
     Args:

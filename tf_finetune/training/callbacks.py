@@ -12,14 +12,35 @@ from tf_finetune.training.optimizer import WarmupLinearDecay
 
 
 class MetricsLog:
-    """metrics.jsonl: one object a line; all that depends on the clock sits under its `timing` key."""
+    """What is measured while training, for reading and for plotting.
 
-    def __init__(self, path: Path):
-        self.path = path
+    Args:
+        path: metrics.jsonl, one object a line; all that depends on the clock sits under its `timing` key.
+        tensorboard: the folder of the same numbers as TensorBoard reads them, a folder a split.
+    """
 
-    def write(self, **record) -> None:
+    def __init__(self, path: Path, tensorboard: Path):
+        self.path, self.tensorboard = path, tensorboard
+        self.writers = {}
+
+    def write(self, *, split: str, epoch: int, step: int, timing: dict[str, float] | None = None, **numbers: float):
+        record = {"split": split, "epoch": epoch, "step": step, **numbers} | ({"timing": timing} if timing else {})
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record, allow_nan=False) + "\n")
+        self._write_events(split, step, numbers | (timing or {}))
+
+    def _write_events(self, split: str, step: int, numbers: dict[str, float]) -> None:
+        import tensorflow as tf
+
+        if split not in self.writers:
+            self.writers[split] = tf.summary.create_file_writer(str(self.tensorboard / split))
+        # Not tf.summary.scalar, which wants TensorBoard itself installed: reading needs it, writing does not.
+        summary = tf.compat.v1.Summary()
+        for name, value in numbers.items():
+            summary.value.add(tag=name, simple_value=value)
+        with self.writers[split].as_default():
+            tf.summary.experimental.write_raw_pb(summary.SerializeToString(), step=step)
+        self.writers[split].flush()
 
 
 class Progress(keras.callbacks.Callback):

@@ -6,8 +6,11 @@ from pathlib import Path
 from tf_finetune import workdir
 
 
-def save(model, tokenizer, checkpoints: Path, *, step: int) -> Path:
+def save(model, tokenizer, checkpoints: Path, *, step: int, base: str) -> Path:
     """Writes `checkpoints/step_00000528`: config.json, model.safetensors, tokenizer files, manifest.
+
+    Args:
+        base: the pinned name of the checkpoint that training started from, for the manifest.
 
     Returns:
         The folder.
@@ -16,7 +19,7 @@ def save(model, tokenizer, checkpoints: Path, *, step: int) -> Path:
     with workdir.published_folder(target) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        workdir.write_manifest(folder)
+        workdir.write_manifest(folder, base=base)
     return target
 
 

@@ -21,16 +21,13 @@ class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
     Args:
         peak_learning_rate: the value reached after the warmup.
         num_train_steps: all steps, the warmup included.
-        num_warmup_steps: steps of the linear rise.
+        num_warmup_steps: steps of the linear rise; where they are more than all steps, the peak is never reached.
     """
 
     def __init__(self, peak_learning_rate: float, num_train_steps: int, num_warmup_steps: int):
         super().__init__()
-        if not 0 <= num_warmup_steps <= num_train_steps:
-            raise ValueError(
-                "`num_warmup_steps` must be between 0 and num_train_steps. "
-                f"Received: num_warmup_steps={num_warmup_steps}, num_train_steps={num_train_steps}"
-            )
+        if num_warmup_steps < 0:
+            raise ValueError(f"`num_warmup_steps` must be 0 or more. Received: num_warmup_steps={num_warmup_steps}")
         self.peak_learning_rate = peak_learning_rate
         self.num_train_steps = num_train_steps
         self.num_warmup_steps = num_warmup_steps

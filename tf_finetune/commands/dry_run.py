@@ -1,0 +1,83 @@
+"""`tf-finetune train --dry_run`: the whole road in two steps, to find every mistake before hours are spent."""
+
+import dataclasses
+import json
+import random
+import tempfile
+import time
+from pathlib import Path
+
+from tf_finetune import runtime, settings
+from tf_finetune.commands.evaluate import measure
+from tf_finetune.commands.export import export
+from tf_finetune.commands.restore import load_classifier
+from tf_finetune.commands.train import gather
+from tf_finetune.config import ExperimentConfig
+from tf_finetune.data.sources import Examples, Splits
+from tf_finetune.serving.export import has_tensorflow_text
+from tf_finetune.workdir import Workdir
+
+STEPS = 2
+EVALUATED = 8
+
+
+def dry_run(config: ExperimentConfig, workdir: str | Path, *, restart: bool = False) -> None:
+    """Trains two steps on the run's own data and checkpoint, evaluates, exports and verifies; keeps nothing.
+
+    Args:
+        config: of the run to come.
+        workdir: of the run to come; whether it can be used is checked, and nothing is written there.
+        restart: whether an earlier run there may be replaced.
+
+    Raises:
+        InputError, RunError: whatever the run itself would meet on its road.
+    """
+    began = time.perf_counter()
+    runtime.check_backend()
+    Workdir(workdir).check_free(settings.to_dict(settings.validated(config)), restart=restart)
+    print(settings.to_text(config), flush=True)
+    inputs = gather(config)
+    examples = len(inputs.splits.examples["train"])
+    steps = config.train.epochs * -(-examples // config.train.batch_size)
+    short = _two_steps(inputs.config)
+    splits = _some_of(inputs.splits, train=STEPS * config.train.batch_size, seed=config.runtime.seed)
+    runtime.import_tensorflow_quietly()
+    from tf_finetune.commands.fit import fit
+
+    with tempfile.TemporaryDirectory(prefix="tf_finetune-dry-run-") as folder:
+        run = Workdir(folder)
+        fit(short, splits, inputs.checkpoint, run, restart=False, num_train_steps=steps)
+        measure(load_classifier(run.best_checkpoint(), short), splits.examples, source=short.data.source)
+        if has_tensorflow_text():
+            export(folder)
+        else:
+            runtime.warn("no export was tried: tensorflow-text is not installed")
+        speed = _examples_per_second(run.metrics)
+    print(f"dry run passed in {time.perf_counter() - began:.0f} s; nothing of it is kept")
+    seconds = config.train.epochs * examples / speed
+    duration = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+    print(f"the run itself: {steps} steps, roughly {duration} at the {speed:.1f} examples/s of the last step")
+
+
+def _two_steps(config: ExperimentConfig) -> ExperimentConfig:
+    return dataclasses.replace(
+        config,
+        train=dataclasses.replace(config.train, epochs=1, log_every_steps=1),
+        export=dataclasses.replace(config.export, verify=True),
+    )
+
+
+def _some_of(splits: Splits, *, train: int, seed: int) -> Splits:
+    """A few examples of each split, drawn so that every length has its chance."""
+    few = {}
+    for name, examples in splits.examples.items():
+        count = min(train if name == "train" else EVALUATED, len(examples))
+        chosen = random.Random(seed).sample(range(len(examples)), count)
+        few[name] = Examples([examples.texts[i] for i in chosen], [examples.labels[i] for i in chosen])
+    return dataclasses.replace(splits, examples=few)
+
+
+def _examples_per_second(metrics: Path) -> float:
+    """Of the second step: the first is mostly tracing."""
+    records = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    return [record["timing"]["examples_per_second"] for record in records if record["split"] == "train"][-1]
