@@ -1,7 +1,10 @@
-import importlib.util
 import os
+import shutil
 import tempfile
 from pathlib import Path
+
+import hub_server
+import stand_ins
 
 # Before anything imports TensorFlow or Keras.
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -10,9 +13,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # huggingface_hub, datasets and transformers read their addresses and folders once, on import. From here on they, and
 # every process a test starts, see a stand-in and folders of our own: no test reaches the real hub or the user's cache.
 TEMPORARY = tempfile.TemporaryDirectory(prefix="tf_finetune_tests_")
-specification = importlib.util.spec_from_file_location("hub_server", Path(__file__).with_name("hub_server.py"))
-hub_server = importlib.util.module_from_spec(specification)
-specification.loader.exec_module(hub_server)
 HUB = hub_server.HubServer(Path(TEMPORARY.name) / "hub")
 for name in [name for name in os.environ if name.startswith(("HF_", "HUGGINGFACE_", "TRANSFORMERS_"))]:
     del os.environ[name]
@@ -23,6 +23,7 @@ HUB_ENVIRONMENT = {
     "HF_HUB_DISABLE_UPDATE_CHECK": "1",
 }
 os.environ.update(HUB_ENVIRONMENT, HF_HOME=str(Path(TEMPORARY.name) / "home"))
+os.environ["TFDS_DATA_DIR"] = str(Path(TEMPORARY.name) / "tfds")
 for name in ("NO_PROXY", "no_proxy"):
     os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1"]))
 
@@ -38,6 +39,42 @@ def pytest_unconfigure():
 def hub():
     """The stand-in for the Hugging Face hub that all tests see; `hub.reset()` forgets what earlier tests told it."""
     return HUB
+
+
+@pytest.fixture(scope="module")
+def imdb_on_hub(hub):
+    """`stanfordnlp/imdb` and `google-bert/bert-base-uncased` as the hub lays them out, and far smaller."""
+    from tf_finetune.bert.tiny import write_random_checkpoint
+
+    bert = hub.folder / "models" / "google-bert" / "bert-base-uncased"
+    bert.mkdir(parents=True)
+    write_random_checkpoint(bert)
+    (bert / "tf_model.h5").write_bytes(b"weights of another library")
+    hub.reset()
+    hub.add("stanfordnlp/imdb", stand_ins.imdb_files(), kind="datasets")
+    yield hub
+    shutil.rmtree(bert)
+    shutil.rmtree(hub.folder / "datasets" / "stanfordnlp" / "imdb")
+
+
+@pytest.fixture(scope="module")
+def imdb_in_tfds():
+    """`imdb_reviews` where tfds keeps what it has prepared, written by tfds itself."""
+    import tensorflow_datasets as tfds
+
+    folder = Path(os.environ["TFDS_DATA_DIR"])
+    label = tfds.features.ClassLabel(names=["neg", "pos"])
+    rows = [{"text": f"film {i} is {'good' if i % 2 else 'bad'}", "label": i % 2} for i in range(200)]
+    tfds.dataset_builders.store_as_tfds_dataset(
+        "imdb_reviews",
+        version="1.0.0",
+        config="plain_text",
+        features=tfds.features.FeaturesDict({"text": tfds.features.Text(), "label": label}),
+        split_datasets={"train": list(enumerate(rows)), "test": list(enumerate(rows[:40]))},
+        data_dir=folder,
+    )
+    yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.fixture

@@ -1,64 +1,25 @@
-import io
 import json
 import subprocess
 import sys
 
 import pytest
+from stand_ins import dataset_card, dataset_files, parquet_file
 
 from tf_finetune import hub as hub_module
 from tf_finetune.data import hub_datasets, sources
 from tf_finetune.errors import InputError
 
-CARD = """---
-dataset_info:
-{infos}
-configs:
-{configs}
----
-"""
-INFO = """- config_name: {name}
-  features:
-  - name: text
-    dtype: string
-  - name: label
-    dtype:
-      class_label:
-        names:
-          '0': neg
-          '1': pos
-"""
-
-
-def parquet(rows):
-    import pyarrow
-    from pyarrow import parquet
-
-    buffer = io.BytesIO()
-    texts, labels = zip(*rows, strict=True)
-    parquet.write_table(pyarrow.table({"text": list(texts), "label": pyarrow.array(labels, pyarrow.int64())}), buffer)
-    return buffer.getvalue()
-
-
-def card(**configs):
-    """A dataset card as the hub's own tools write it: config name -> its splits."""
-    lines = []
-    for name, splits in configs.items():
-        lines += [f"- config_name: {name}", "  data_files:"]
-        lines += [f"  - split: {split}\n    path: {name}/{split}-*" for split in splits]
-    infos = "".join(INFO.format(name=name) for name in configs)
-    return CARD.format(infos=infos.rstrip(), configs="\n".join(lines)).encode()
-
 
 def film_files(size=40, **extra):
     """The files of a dataset laid out as stanfordnlp/imdb is."""
-    splits = {
-        "train": [(f"film {i}", i % 2) for i in range(size)],
-        "test": [(f"other film {i}", i % 2) for i in range(4)],
-        "unsupervised": [("unrated", -1)] * 3,
-        **extra,
-    }
-    files = {f"plain_text/{split}-00000-of-00001.parquet": parquet(rows) for split, rows in splits.items()}
-    return {"README.md": card(plain_text=splits), **files}
+    return dataset_files(
+        {
+            "train": [(f"film {i}", i % 2) for i in range(size)],
+            "test": [(f"other film {i}", i % 2) for i in range(4)],
+            "unsupervised": [("unrated", -1)] * 3,
+            **extra,
+        }
+    )
 
 
 def test_splits_classes_and_notes(add_dataset):
@@ -82,8 +43,8 @@ def test_rows_without_labels_are_left_out(add_dataset):
 
 
 def test_nothing_with_labels(add_dataset):
-    files = {"README.md": card(plain_text=["unsupervised"])}
-    add_dataset("me/films", files | {"plain_text/unsupervised-00000-of-00001.parquet": parquet([("unrated", -1)])})
+    files = {"README.md": dataset_card(plain_text=["unsupervised"])}
+    add_dataset("me/films", files | {"plain_text/unsupervised-00000-of-00001.parquet": parquet_file([("unrated", -1)])})
     with pytest.raises(InputError, match="no split with labels, in hub:me/films.*got left out: split unsupervised"):
         sources.load("hub:me/films")
 
@@ -106,9 +67,9 @@ def test_missing_column(add_dataset):
 class TestConfigs:
     @pytest.fixture(autouse=True)
     def two(self, add_dataset):
-        files = {"README.md": card(long=["test"], short=["test"])}
+        files = {"README.md": dataset_card(long=["test"], short=["test"])}
         for name in ("long", "short"):
-            files[f"{name}/test-00000-of-00001.parquet"] = parquet([(f"{name} {i}", i % 2) for i in range(4)])
+            files[f"{name}/test-00000-of-00001.parquet"] = parquet_file([(f"{name} {i}", i % 2) for i in range(4)])
         self.commit = add_dataset("me/two", files)
 
     def test_given(self):
