@@ -279,7 +279,7 @@ def test_a_dry_run_walks_the_whole_road_and_keeps_nothing(config, tmp_path, caps
     steps = 3 * -(-train_examples // 8)
     assert re.search(rf"the run itself: {steps} steps; at the [\d.]+ examples/s of one small step", printed)
     assert not (tmp_path / "run").exists()
-    assert not list((tmp_path / "temporary").iterdir())
+    assert not list((tmp_path / "temporary").glob("tf_finetune*"))  # autograph keeps files of its own until the end
 
 
 def test_a_dry_run_refuses_what_the_run_would(config, tmp_path):
