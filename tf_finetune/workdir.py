@@ -65,7 +65,7 @@ class Workdir:
             f"{section}.{name} is {there[section].get(name)} there and {value} here"
             for section, values in config.items()
             for name, value in values.items()
-            if section in there and not _same(there[section].get(name), value)
+            if section in there and not is_same(there[section].get(name), value)
         ]
         more = f" and {len(changes) - 1} more" if changes[1:] else ""
         return f" of another config ({changes[0]}{more})" if changes else ""
@@ -113,8 +113,8 @@ class Workdir:
         return folder
 
 
-def _same(kept: Any, given: Any) -> bool:
-    """A run keeps a path as an absolute one and a hub name with its commit."""
+def is_same(kept: Any, given: Any) -> bool:
+    """Whether a value of a run's config is the one given: a run keeps paths absolute and hub names with their commit."""
     if isinstance(kept, str) and isinstance(given, str):
         return kept == given or kept.startswith(f"{given}@") or kept == str(Path(given).expanduser().absolute())
     return kept == given

@@ -187,6 +187,20 @@ def test_the_data_is_found_from_another_folder_and_the_workdir_may_hold_a_colon(
     assert set(evaluate("../2026-11-23T10:00")) == {"validation", "test"}
 
 
+def test_the_config_a_run_was_made_with_is_no_change_of_it(config, tmp_path, monkeypatch, tiny_checkpoint):
+    """A run keeps absolute paths; the config it came from may have relative ones."""
+    monkeypatch.chdir(tiny_checkpoint.parent)
+    config.model.checkpoint = tiny_checkpoint.name
+    train(config, tmp_path / "run")
+    assert set(evaluate(tmp_path / "run", config)) == {"validation", "test"}
+
+
+def test_a_dry_run_on_fewer_examples_than_a_step_has(config, tmp_path, capsys):
+    config.data.max_examples = 4
+    dry_run(config, tmp_path / "run")
+    assert "dry run passed" in capsys.readouterr().out
+
+
 def test_an_export_of_an_earlier_run_is_not_verified_against_this_one(config, tmp_path):
     train(config, tmp_path / "run")
     export(tmp_path / "run")

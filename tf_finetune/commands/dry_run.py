@@ -7,7 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tf_finetune import runtime, settings
+from tf_finetune import runtime
 from tf_finetune.commands.evaluate import measure
 from tf_finetune.commands.export import export
 from tf_finetune.commands.restore import load_classifier
@@ -35,10 +35,7 @@ def dry_run(config: ExperimentConfig, workdir: str | Path, *, restart: bool = Fa
         InputError, RunError: whatever the run itself would meet on its road.
     """
     began = time.perf_counter()
-    runtime.check_backend()
-    Workdir(workdir).check_free(settings.to_dict(settings.validated(config)), restart=restart)
-    print(settings.to_text(config), flush=True)
-    inputs = gather(config)
+    inputs = gather(config, Workdir(workdir), restart=restart)
     examples = len(inputs.splits.examples["train"])
     steps = config.train.epochs * -(-examples // config.train.batch_size)
     short = _two_steps(inputs.config)
@@ -56,6 +53,8 @@ def dry_run(config: ExperimentConfig, workdir: str | Path, *, restart: bool = Fa
             runtime.warn("no export was tried: tensorflow-text is not installed")
         speed = _examples_per_second(run.metrics)
     print(f"dry run passed in {time.perf_counter() - began:.0f} s; nothing of it is kept")
+    if not speed:  # so few examples that there was no second step
+        return
     seconds = config.train.epochs * examples / speed
     duration = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
     print(f"the run itself: {steps} steps; at the {speed:.1f} examples/s of one small step, at most about {duration}")

@@ -7,7 +7,7 @@ from tf_finetune import runtime, settings
 from tf_finetune.config import ExperimentConfig
 from tf_finetune.data import sources
 from tf_finetune.errors import InputError
-from tf_finetune.workdir import Workdir
+from tf_finetune.workdir import Workdir, is_same
 
 if TYPE_CHECKING:
     from tf_finetune.evaluation.classifier import Classifier
@@ -39,9 +39,10 @@ def trained_run(command: str, workdir: str | Path, config: ExperimentConfig | No
     folder = run.best_checkpoint()
     trained = settings.load_json(run.config)
     config = settings.validated(config or trained)
-    if config.data.source != trained.data.source:
-        source = sources.pinned(config.data.source)
-        config = settings.with_places(config, source, config.model.checkpoint)
+    source, checkpoint = config.data.source, config.model.checkpoint
+    source = trained.data.source if is_same(trained.data.source, source) else sources.pinned(source)
+    checkpoint = trained.model.checkpoint if is_same(trained.model.checkpoint, checkpoint) else checkpoint
+    config = settings.with_places(config, source, checkpoint)
     before = dict(settings.fields(trained))
     for name, value in settings.fields(config):
         if value != before[name] and name not in CHANGEABLE[command]:

@@ -46,11 +46,8 @@ def train(config: ExperimentConfig, workdir: str | Path, *, restart: bool = Fals
         InputError: a value, file or folder is not usable; the workdir then holds what it held before.
         RunError: the loss is not finite.
     """
-    runtime.check_backend()
     run = Workdir(workdir)
-    run.check_free(settings.to_dict(settings.validated(config)), restart=restart)
-    print(settings.to_text(config), flush=True)
-    inputs = gather(config)
+    inputs = gather(config, run, restart=restart)
     runtime.import_tensorflow_quietly()
     from tf_finetune.commands.fit import fit
 
@@ -59,12 +56,20 @@ def train(config: ExperimentConfig, workdir: str | Path, *, restart: bool = Fals
     return best
 
 
-def gather(config: ExperimentConfig) -> Inputs:
+def gather(config: ExperimentConfig, run: Workdir, *, restart: bool) -> Inputs:
     """Finds and reads everything the config names; what is not on this machine is fetched.
+
+    Args:
+        config: of the run to come.
+        run: where it will be kept; whether it can be is checked, and nothing is written there.
+        restart: whether an earlier run there may be replaced.
 
     Raises:
         InputError: something is missing, or does not fit the rest.
     """
+    runtime.check_backend()
+    run.check_free(settings.to_dict(settings.validated(config)), restart=restart)
+    print(settings.to_text(config), flush=True)
     splits = sources.load(**settings.source_options(config))
     config = settings.with_places(config, splits.source, _pinned_checkpoint(config))
     if "train" not in splits.examples:
