@@ -114,7 +114,7 @@ class Workdir:
 
 
 def is_same(kept: Any, given: Any) -> bool:
-    """Whether a value of a run's config is the one given: a run keeps paths absolute and hub names with their commit."""
+    """Whether a run's value is the one given: a run keeps a path absolute and a hub name with its commit."""
     if isinstance(kept, str) and isinstance(given, str):
         return kept == given or kept.startswith(f"{given}@") or kept == str(Path(given).expanduser().absolute())
     return kept == given
