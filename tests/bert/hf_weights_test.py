@@ -6,7 +6,7 @@ from safetensors.numpy import load_file, save_file
 
 from tf_finetune import TFBertForSequenceClassification, TFBertModel
 from tf_finetune.bert.architecture import BertArchitecture
-from tf_finetune.bert.hf_weights import weight_table
+from tf_finetune.bert.weight_table import weight_table
 from tf_finetune.errors import InputError
 
 
@@ -28,7 +28,7 @@ def rewrite(folder, change):
 
 
 def test_the_table_names_what_pytorch_names(checkpoint):
-    names = {name for entry in weight_table(1, head=True) for name in entry.tensors}
+    names = {name for entry in weight_table(BertArchitecture(num_hidden_layers=1), head=True) for name in entry.tensors}
     assert names == set(load_file(checkpoint / "model.safetensors"))
     assert "bert.encoder.layer.0.attention.self.query.weight" in names
 
@@ -44,7 +44,7 @@ def test_query_key_and_value_keep_their_places(checkpoint):
 def test_a_missing_tensor_is_named(checkpoint):
     rewrite(checkpoint, lambda tensors: tensors.pop("bert.encoder.layer.0.output.dense.bias"))
     with pytest.raises(
-        InputError, match=r"lacks a tensor, in .*model.safetensors, expected bert.encoder.layer.0.output"
+        InputError, match=r"lacks a tensor, in .*, expected bert.encoder.layer.0.output.dense.bias, got 0 others"
     ):
         TFBertForSequenceClassification.from_pretrained(checkpoint)
 

@@ -2,13 +2,23 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tf_finetune.errors import InputError
 
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu")
+REGRESSION, SINGLE_LABEL, MULTI_LABEL = "regression", "single_label_classification", "multi_label_classification"
+PROBLEM_TYPES = (REGRESSION, SINGLE_LABEL, MULTI_LABEL)
+
+# Values that would make another model of it, and what they are in the one that is built here.
+BUILT = {
+    "position_embedding_type": "absolute",
+    "is_decoder": False,
+    "add_cross_attention": False,
+    "pruned_heads": {},
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -16,6 +26,8 @@ class BertArchitecture:
     """Sizes and rates of one BERT model; the names are config.json's own.
 
     Attributes:
+        problem_type: one of PROBLEM_TYPES; None leaves it to the number of labels, as PyTorch does.
+        pad_token_id: the token whose embedding gets no gradient, as in PyTorch; None means there is none.
         id2label: label name of each logit, in order; its length is the number of labels.
         extra: every key of config.json that the model does not read, written back by `to_dict`.
     """
@@ -33,6 +45,8 @@ class BertArchitecture:
     type_vocab_size: int = 2
     initializer_range: float = 0.02
     layer_norm_eps: float = 1e-12
+    pad_token_id: int | None = 0
+    problem_type: str | None = None
     id2label: tuple[str, ...] = ("LABEL_0", "LABEL_1")
     extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -45,6 +59,14 @@ class BertArchitecture:
             )
         if self.hidden_act not in ACTIVATIONS:
             raise InputError("unknown `hidden_act`", expected=" or ".join(ACTIVATIONS), got=self.hidden_act)
+        if self.problem_type not in (None, *PROBLEM_TYPES):
+            raise InputError("unknown `problem_type`", expected=" or ".join(PROBLEM_TYPES), got=self.problem_type)
+        if self.pad_token_id is not None and self.pad_token_id >= self.vocab_size:
+            raise InputError(
+                "`pad_token_id` is no token of the vocabulary",
+                expected=f"below {self.vocab_size}",
+                got=self.pad_token_id,
+            )
         if len(self.id2label) < 1:
             raise InputError("a classifier needs labels", expected="num_labels >= 1", got="num_labels=0")
 
@@ -73,13 +95,14 @@ class BertArchitecture:
                 expected="model_type bert",
                 got=f"model_type {config.get('model_type')!r}",
             )
-        if config.get("position_embedding_type", "absolute") != "absolute" or config.get("is_decoder"):
-            raise InputError(
-                "only encoder BERTs with absolute positions are built here",
-                where=where,
-                got=f"position_embedding_type={config.get('position_embedding_type')!r}, "
-                f"is_decoder={config.get('is_decoder')!r}",
-            )
+        for key, value in BUILT.items():
+            if config.get(key, value) not in (value, None):
+                raise InputError(
+                    "only encoder BERTs with absolute positions are built here",
+                    where=where,
+                    expected=f"{key}={value}",
+                    got=f"{key}={config[key]!r}",
+                )
         labels = config.pop("id2label", None)
         num_labels = config.pop("num_labels", None)  # older files carry it; id2label says the same
         config.pop("label2id", None)
@@ -98,16 +121,14 @@ class BertArchitecture:
 
     @classmethod
     def from_folder(cls, folder: Path) -> "BertArchitecture":
+        """Reads a checkpoint's config.json, or the bert_config.json of Google's original releases."""
         path = Path(folder) / "config.json"
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise InputError(
-                "checkpoint has no config.json", where=folder, expected="a folder in the Hugging Face layout"
-            ) from None
-        except (OSError, ValueError) as error:
-            raise InputError("unreadable config.json", where=path, got=str(error)) from None
-        return cls.from_dict(content, where=path)
+        google = path.with_name("bert_config.json")
+        if path.is_file():
+            return cls.from_dict(read_json(path), where=path)
+        if google.is_file():  # written before there was more than one model_type
+            return cls.from_dict({"model_type": "bert", **read_json(google)}, where=google)
+        raise InputError("checkpoint has no config.json", where=folder, expected="a folder in the Hugging Face layout")
 
     def to_dict(self) -> dict[str, Any]:
         """The content of config.json: what was read, the unknown keys included, and the labels."""
@@ -123,11 +144,13 @@ class BertArchitecture:
 
 def _check_value(field: dataclasses.Field, value: Any, where: object) -> None:
     """Refuses a value of the wrong type or range: sizes are whole and positive, dropouts from 0 to 1."""
-    if field.name == "classifier_dropout" and value is None:
+    if value is None and "None" in str(field.type):
         return
-    if field.type is int:
+    if field.name == "pad_token_id":
+        right, expected = type(value) is int and value >= 0, "a token's id"
+    elif field.type is int:
         right, expected = type(value) is int and value > 0, "a whole number above 0"
-    elif field.type is str:
+    elif field.type in (str, str | None):
         right, expected = isinstance(value, str), "a name"
     else:
         right, expected = type(value) in (int, float) and 0 <= value < 1, "a number from 0 to 1"
@@ -138,3 +161,51 @@ def _check_value(field: dataclasses.Field, value: Any, where: object) -> None:
 def default_labels(num_labels: int) -> tuple[str, ...]:
     """Names for labels nobody named, as Hugging Face writes them: LABEL_0, LABEL_1 ..."""
     return tuple(f"LABEL_{index}" for index in range(num_labels))
+
+
+def label_names(
+    architecture: BertArchitecture,
+    *,
+    num_labels: int | None,
+    id2label: Mapping[int | str, str] | Sequence[str] | None,
+    label2id: Mapping[str, int] | None,
+) -> tuple[str, ...]:
+    """The labels a user asks for, and the architecture's own where nothing is asked.
+
+    Raises:
+        InputError: what is asked for does not agree, or names do not number the logits from 0.
+    """
+    asked = []
+    if isinstance(id2label, Mapping):  # keys may be strings, as in config.json
+        asked.append({int(index): name for index, name in id2label.items()})
+    elif id2label is not None:
+        asked.append(dict(enumerate(id2label)))
+    if label2id is not None:
+        asked.append({index: name for name, index in label2id.items()})
+    if not asked:
+        return architecture.id2label if num_labels in (None, architecture.num_labels) else default_labels(num_labels)
+    names = asked[0]
+    if names != asked[-1]:
+        raise InputError("`id2label` and `label2id` disagree", expected=str(names), got=str(asked[-1]))
+    if sorted(names) != list(range(len(names))):
+        raise InputError("`id2label` must number its names from 0", got=str(names))
+    if num_labels not in (None, len(names)):
+        raise InputError("`num_labels` and `id2label` disagree", expected=f"{len(names)} labels", got=num_labels)
+    return tuple(names[index] for index in range(len(names)))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        InputError: it cannot be read, or is no object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"unreadable {path.name}", where=path, got=str(error)) from None
+    except RecursionError:
+        raise InputError(f"unreadable {path.name}", where=path, got="brackets nested without end") from None
+    if not isinstance(content, dict):
+        raise InputError(f"not a {path.name}", where=path, expected="an object", got=type(content).__name__)
+    return content

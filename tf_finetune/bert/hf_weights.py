@@ -1,157 +1,237 @@
-"""One table between Hugging Face tensor names and Keras variables; load and save read nothing else."""
+"""Weights between a checkpoint and a model, both ways; what belongs to what is said by the weight table alone."""
 
 import dataclasses
-from collections.abc import Iterator
+import json
+import math
+import re
 from pathlib import Path
 
+import keras
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from tf_finetune.bert.architecture import BertArchitecture
+from tf_finetune.bert.stored_weights import SAFETENSORS, StoredTensor
+from tf_finetune.bert.weight_table import Entry, weight_table
 from tf_finetune.errors import InputError
 
-# Position ids are a constant that PyTorch happened to store; heads of pretraining have no place here.
-IGNORED_PREFIXES = ("embeddings.position_ids", "cls.")
+# Buffers that PyTorch happened to store, and the heads of pretraining: they have no place here, and nobody misses them.
+IGNORED = ("bert.embeddings.position_ids", "bert.embeddings.token_type_ids", "cls.")
+# What may be missing, and is then newly initialised.
+OPTIONAL = {"bert.pooler": "pooler", "classifier": "classifier"}
+# Rows of a large tensor read and assigned at once: what loading needs beside the model itself.
+CHUNK_BYTES = 16 * 2**20
+SHARD = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
-    """One Keras variable and the tensors it is made of.
+class Match:
+    """Which stored tensors become which variables, settled before any memory is taken.
 
     Attributes:
-        path: the variable's path, the model's own name left out.
-        tensors: Hugging Face names; more than one are joined along the variable's last axis.
-        transposed: PyTorch stores a dense kernel as (out, in), Keras as (in, out).
+        found: entries of the table, each with its tensors.
+        new: entries that are newly initialised.
+        notes: what the user should know: what was initialised, what was not used.
     """
 
-    path: str
-    tensors: tuple[str, ...]
-    transposed: bool = False
+    found: list[tuple[Entry, list[StoredTensor]]]
+    new: list[Entry]
+    notes: list[str]
 
 
-def weight_table(num_hidden_layers: int, *, head: bool) -> list[Entry]:
-    """Every weight of the model. Names are those of PyTorch's BertForSequenceClassification."""
-    entries = [
-        Entry(f"bert/embeddings/{table}/embeddings", (f"bert.embeddings.{table}.weight",))
-        for table in ("word_embeddings", "position_embeddings", "token_type_embeddings")
-    ]
-    entries += _layer_norm("bert/embeddings/layer_norm", "bert.embeddings.LayerNorm")
-    for index in range(num_hidden_layers):
-        keras, hf = f"bert/layer_{index}", f"bert.encoder.layer.{index}"
-        entries += _dense(f"{keras}/attention/qkv", *(f"{hf}.attention.self.{n}" for n in ("query", "key", "value")))
-        entries += _dense(f"{keras}/attention/output_dense", f"{hf}.attention.output.dense")
-        entries += _layer_norm(f"{keras}/attention_layer_norm", f"{hf}.attention.output.LayerNorm")
-        entries += _dense(f"{keras}/intermediate", f"{hf}.intermediate.dense")
-        entries += _dense(f"{keras}/output_dense", f"{hf}.output.dense")
-        entries += _layer_norm(f"{keras}/output_layer_norm", f"{hf}.output.LayerNorm")
-    entries += _dense("bert/pooler", "bert.pooler.dense")
-    if head:
-        entries += _dense("classifier", "classifier")
-    return entries
+def match(
+    stored: dict[str, StoredTensor],
+    architecture: BertArchitecture,
+    *,
+    folder: Path,
+    head: bool,
+    new_head: bool = False,
+    ignore_mismatched_sizes: bool = False,
+) -> Match:
+    """Finds a tensor for every weight.
 
-
-def _dense(path: str, *tensors: str) -> list[Entry]:
-    return [
-        Entry(f"{path}/kernel", tuple(f"{tensor}.weight" for tensor in tensors), transposed=True),
-        Entry(f"{path}/bias", tuple(f"{tensor}.bias" for tensor in tensors)),
-    ]
-
-
-def _layer_norm(path: str, tensor: str) -> list[Entry]:
-    return [Entry(f"{path}/gamma", (f"{tensor}.weight",)), Entry(f"{path}/beta", (f"{tensor}.bias",))]
-
-
-def _paired(model) -> Iterator[tuple[Entry, object]]:
-    """Each table entry with the model's variable; the table and the model must name the same weights."""
-    variables = {variable.path.split("/", 1)[1]: variable for variable in model.weights if "seed_" not in variable.path}
-    table = weight_table(model.architecture.num_hidden_layers, head=hasattr(model, "classifier"))
-    if {entry.path for entry in table} != set(variables):
-        raise RuntimeError(f"the weight table and the model differ: {set(variables) ^ {e.path for e in table}}")
-    return ((entry, variables[entry.path]) for entry in table)
-
-
-def load(model, folder: Path, *, head: bool = True) -> list[str]:
-    """Assigns a checkpoint's tensors to the model's variables, one at a time.
-
-    A prefix `bert.` may be there or not, and LayerNorm may have the names of early checkpoints (gamma and
-    beta). The pooler and the classifier may be missing: they then keep their random initial values.
+    The pooler and the classifier may be missing, and heads for other tasks may be left over; both are noted.
 
     Args:
-        model: built, with an `architecture`.
-        folder: of the checkpoint.
-        head: whether a stored classifier is loaded, or passed over.
-
-    Returns:
-        What was left newly initialised: "pooler", "classifier", both or nothing.
+        stored: what the checkpoint has.
+        architecture: what the model needs.
+        folder: of the checkpoint, for messages.
+        head: whether the model has a classifier.
+        new_head: pass a stored classifier over.
+        ignore_mismatched_sizes: initialise anew what has another shape, instead of refusing it.
 
     Raises:
-        InputError: no model.safetensors, a file that cannot be read, a tensor missing, left over or of
-            another shape.
+        InputError: a weight of the encoder is missing, left over or of another shape.
     """
-    path = folder / "model.safetensors"
-    if not path.is_file():
-        raise InputError("checkpoint has no weights", where=folder, expected="model.safetensors")
-    try:
-        with safe_open(path, framework="numpy") as tensors:
-            return _assign(model, tensors, path, head=head)
-    except SafetensorError as error:
-        raise InputError("unreadable weights", where=path, expected="a safetensors file", got=str(error)) from None
-
-
-def _assign(model, tensors, path: Path, *, head: bool) -> list[str]:
-    stored = _by_modern_name(tensors.keys())
-    if not (head and hasattr(model, "classifier")):
-        stored = {name: old for name, old in stored.items() if not name.startswith("classifier.")}
-    optional = {"bert.pooler": "pooler", "classifier": "classifier"}
-    new, used = [], set()
-    for entry, variable in _paired(model):
-        missing = [name for name in entry.tensors if name not in stored]
-        if missing:
-            part = next((part for start, part in optional.items() if missing[0].startswith(start)), None)
-            if part is None:
-                raise InputError("checkpoint lacks a tensor", where=path, expected=missing[0])
-            new += [part] if part not in new else []
-            continue
-        variable.assign(_joined(entry, [tensors.get_tensor(stored[name]) for name in entry.tensors], variable, path))
-        used.update(entry.tensors)
-    ignored = tuple("bert." + start for start in IGNORED_PREFIXES) + IGNORED_PREFIXES
-    left = sorted(name for name in set(stored) - used if not name.startswith(ignored))
-    if left:
-        raise InputError("checkpoint has tensors this model has no place for", where=path, got=", ".join(left[:4]))
-    return new
-
-
-def _by_modern_name(names: list[str]) -> dict[str, str]:
-    """Stored names by the table's: the `bert.` prefix added where it lacks, LayerNorm's gamma and beta renamed."""
-    prefix = "" if any(name.startswith("bert.") for name in names) else "bert."
-    stored = {}
-    for name in names:
-        modern = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
-        stored[modern if name.startswith("classifier.") else prefix + modern] = name
-    return stored
-
-
-def _joined(entry: Entry, parts: list[np.ndarray], variable, path: Path) -> np.ndarray:
-    value = np.concatenate([part.T if entry.transposed else part for part in parts], axis=-1)
-    if value.shape != tuple(variable.shape):
-        wanted = list(variable.shape)
-        wanted[-1] //= len(parts)
+    stored = _by_modern_name(stored)
+    if new_head or not head:
+        stored = {name: tensor for name, tensor in stored.items() if not name.startswith("classifier.")}
+    found, new, notes, missing = [], [], [], []
+    for entry in weight_table(architecture, head=head):
+        lacking = [name for name in entry.tensors if name not in stored]
+        tensors = [stored.pop(name) for name in entry.tensors if name in stored]
+        wrong = next((tensor for tensor in tensors if tensor.shape != entry.shape), None)
+        if lacking and not lacking[0].startswith(tuple(OPTIONAL)):
+            missing += lacking
+            if len(missing) > 8:  # no need to go on; a config may ask for a billion layers
+                break
+        elif wrong and not ignore_mismatched_sizes:
+            raise InputError(
+                f"tensor {wrong.name} does not fit the model",
+                where=wrong.file,
+                expected=f"shape {list(entry.shape)} (ignore_mismatched_sizes=True starts it anew)",
+                got=f"shape {list(wrong.shape)}",
+            )
+        elif lacking or wrong:
+            new.append(entry)
+            if wrong:
+                shapes = f"shape {list(wrong.shape)} in the checkpoint, {list(entry.shape)} in the model"
+                notes.append(f"{entry.tensors[0]} newly initialised: {shapes}")
+        else:
+            found.append((entry, tensors))
+    if missing:
         raise InputError(
-            f"tensor {entry.tensors[0]} does not fit the model",
-            where=path,
-            expected=f"shape {wanted[::-1] if entry.transposed else wanted}",
-            got=f"shape {list(parts[0].shape)}",
+            "checkpoint lacks a tensor", where=folder, expected=_some(missing), got=f"{len(stored)} others"
         )
-    return value
+    absent = dict.fromkeys(part for start, part in OPTIONAL.items() for e in new if e.tensors[0].startswith(start))
+    if absent:
+        notes.append(f"{' and '.join(absent)} newly initialised: train before use")
+    return Match(found, new, notes + _left_over(stored, folder))
 
 
-def save(model, path: Path) -> None:
-    """Writes the model's weights under their Hugging Face names, float32."""
-    tensors = {}
+def _left_over(stored: dict[str, StoredTensor], folder: Path) -> list[str]:
+    names = sorted(name for name in stored if not name.startswith(IGNORED))
+    inside = [name for name in names if name.startswith("bert.")]
+    if inside:
+        raise InputError("checkpoint has tensors this model has no place for", where=folder, got=_some(inside))
+    return [f"not used: {_some(names)}, of another head"] if names else []
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def _by_modern_name(stored: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
+    """By the table's names: the `bert.` prefix added where it lacks, LayerNorm's gamma and beta renamed."""
+    modern: dict[str, StoredTensor] = {}
+    for name, tensor in stored.items():
+        name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+        if name.startswith(("embeddings.", "encoder.", "pooler.")):
+            name = f"bert.{name}"
+        if name in modern:
+            raise InputError(
+                f"tensor {name} is stored twice", where=tensor.file, got=f"{modern[name].name}, {tensor.name}"
+            )
+        modern[name] = tensor
+    return modern
+
+
+def assign(model, matched: Match) -> None:
+    """Reads the tensors into a built model, a few megabytes at a time.
+
+    Raises:
+        InputError: a tensor cannot be read, or is no weight.
+    """
+    variables = _variables(model)
+    for entry, tensors in matched.found:
+        _fill(variables[entry.path], entry, tensors)
+    for entry in matched.new:
+        *layers, name = entry.path.split("/")
+        initializer = getattr(_layer(model, layers), f"{name}_initializer")
+        variable = variables[entry.path]
+        variable.assign(initializer(variable.shape, dtype=variable.dtype))
+
+
+def _fill(variable, entry: Entry, tensors: list[StoredTensor]) -> None:
+    rows, row_bytes = entry.shape[0], 4 * math.prod(entry.shape[1:])
+    if entry.transposed or len(tensors) > 1 or rows * row_bytes <= CHUNK_BYTES or not _can_fill_rows():
+        parts = [tensor.read() for tensor in tensors]
+        variable.assign(np.concatenate([part.T if entry.transposed else part for part in parts], axis=-1))
+        return
+    step = max(CHUNK_BYTES // row_bytes, 1)
+    for start in range(0, rows, step):
+        variable.value[start : start + step].assign(tensors[0].read(start, min(start + step, rows)))
+
+
+def _can_fill_rows() -> bool:
+    """Only TensorFlow's own variables can be written in parts; JAX's are replaced, mirrored ones are many."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return not tf.distribute.has_strategy()
+
+
+def _variables(model) -> dict[str, "keras.Variable"]:
+    """The model's weights by their path without its name; the table and the model must name the same ones."""
+    passed_over = ("seed_", "lora_")
+    variables = {v.path.split("/", 1)[1]: v for v in model.weights if not any(part in v.path for part in passed_over)}
+    table = weight_table(model.architecture, head=hasattr(model, "classifier"))
+    if difference := {entry.path for entry in table} ^ set(variables):
+        raise RuntimeError(f"the weight table and the model differ: {difference}")
+    return variables
+
+
+def _layer(model, names: list[str]) -> keras.layers.Layer:
+    """The layer at a path; an attribute has its layer's name, and encoder blocks are in a list."""
+    layer = model
+    for name in names:
+        block = name.removeprefix("layer_")
+        layer = layer.encoder[int(block)] if block.isdecimal() else getattr(layer, name)
+    return layer
+
+
+def save(model, folder: Path, *, max_shard_size: int | str) -> None:
+    """Writes the model's weights under their Hugging Face names, float32, LoRA factors merged in.
+
+    Args:
+        model: built.
+        folder: to write model.safetensors to, or its shards and their index. What an earlier model left of
+            these there is removed once the new ones are whole.
+        max_shard_size: of one file, in bytes or as "5GB"; one tensor is never split.
+    """
+    from huggingface_hub import split_state_dict_into_shards_factory
+
+    sources = _sources(model)
+    split = split_state_dict_into_shards_factory(
+        sources,
+        get_storage_size=lambda source: 4 * math.prod(source[0].shape),
+        filename_pattern="model{suffix}.safetensors",
+        max_shard_size=max_shard_size,
+    )
+    variables = _variables(model)
+    for file, names in split.filename_to_tensors.items():
+        tensors = {name: _tensor(model, variables, *sources[name]) for name in names}
+        aside = folder / f".{file}"
+        save_file(tensors, aside, metadata={"format": "pt"})
+        aside.replace(folder / file)
+    kept = set(split.filename_to_tensors)
+    if split.is_sharded:
+        kept.add(f"{SAFETENSORS}.index.json")
+        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+        (folder / f"{SAFETENSORS}.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    for path in folder.iterdir():
+        if SHARD.fullmatch(path.name) and path.name not in kept:
+            path.unlink()
+
+
+def _sources(model) -> dict[str, tuple[Entry, int]]:
+    """Where each tensor comes from: its entry, and which part of the variable it is."""
     headless = not hasattr(model, "classifier")  # PyTorch's BertModel names its tensors without the prefix
-    for entry, variable in _paired(model):
-        parts = np.split(np.asarray(variable.numpy()), len(entry.tensors), axis=-1)
-        for name, part in zip(entry.tensors, parts, strict=True):
-            name = name.removeprefix("bert.") if headless else name
-            tensors[name] = np.ascontiguousarray(part.T if entry.transposed else part)
-    save_file(tensors, path, metadata={"format": "pt"})
+    table = weight_table(model.architecture, head=not headless)
+    return {
+        name.removeprefix("bert.") if headless else name: (entry, part)
+        for entry in table
+        for part, name in enumerate(entry.tensors)
+    }
+
+
+def _tensor(model, variables: dict[str, "keras.Variable"], entry: Entry, part: int) -> np.ndarray:
+    value = np.asarray(variables[entry.path].numpy())
+    *layers, name = entry.path.split("/")
+    layer = _layer(model, layers)
+    if name == "kernel" and layer.lora_enabled:  # layer.kernel would be merged too, but in the compute precision
+        factors = (np.asarray(factor.numpy()) for factor in (layer.lora_kernel_a, layer.lora_kernel_b))
+        value = value + layer.lora_alpha / layer.lora_rank * np.matmul(*factors)
+    value = np.split(value, len(entry.tensors), axis=-1)[part]
+    return np.ascontiguousarray(value.T if entry.transposed else value)

@@ -5,13 +5,18 @@ TensorFlow's MatMul+BiasAdd+activation fusions, which the rank-3 form (a tensord
 Every layer and sublayer is named, because weight paths are how checkpoints and decay rules find them.
 """
 
+import contextlib
+import contextvars
+from collections.abc import Iterator, Sequence
+
 import keras
 from keras import layers, ops
 
 from tf_finetune.bert.architecture import BertArchitecture
 
-# Added to the attention score of a padding token; its probability underflows to exactly 0.
-MASKED_SCORE = -1e9
+# Added to the attention score of a padding token; its probability underflows to exactly 0. A score
+# of -1e9 would be -inf in float16, and a text of nothing but padding then NaN.
+MASKED_SCORE, MASKED_SCORE_FLOAT16 = -1e9, -3e4
 
 
 def activation(name: str):
@@ -31,8 +36,48 @@ def _gelu_tanh(x):
     return ops.gelu(x, approximate=True)
 
 
+_blank = contextvars.ContextVar("_blank", default=False)
+
+
+@contextlib.contextmanager
+def blank_weights() -> Iterator[None]:
+    """Models built inside start with zeros: random values that a checkpoint replaces cost time and memory."""
+    token = _blank.set(True)
+    try:
+        yield
+    finally:
+        _blank.reset(token)
+
+
+class _Normal(keras.initializers.RandomNormal):
+    def __call__(self, shape, dtype=None):
+        return ops.zeros(shape, dtype) if _blank.get() else super().__call__(shape, dtype)
+
+
 def _initializer(architecture: BertArchitecture):
-    return keras.initializers.RandomNormal(stddev=architecture.initializer_range)
+    return _Normal(stddev=architecture.initializer_range)
+
+
+class Dropout(layers.Dropout):
+    """Dropout that may be told which values to drop, so that a block computed twice drops the same ones."""
+
+    def draw(self) -> "DrawnSeed":
+        return DrawnSeed(self.seed_generator.next() if self.rate else None)
+
+    def call(self, inputs, training=None, seed=None):
+        if seed is None or not training or not self.rate:
+            return super().call(inputs, training=training)
+        return keras.random.dropout(inputs, self.rate, seed=seed)
+
+
+class DrawnSeed(keras.random.SeedGenerator):
+    """A seed that was drawn before, given out again each time."""
+
+    def __init__(self, drawn):  # no state of its own: the parent's constructor would make a variable
+        self.drawn = drawn
+
+    def next(self, ordered=True):
+        return self.drawn
 
 
 def dense(units: int, architecture: BertArchitecture, **kwargs) -> layers.Dense:
@@ -53,6 +98,7 @@ class BertEmbeddings(layers.Layer):
     def __init__(self, architecture: BertArchitecture, **kwargs):
         super().__init__(**kwargs)
         self.hidden_size = architecture.hidden_size
+        self.pad_token_id = architecture.pad_token_id
 
         def table(rows: int, name: str) -> layers.Embedding:
             return layers.Embedding(
@@ -63,7 +109,7 @@ class BertEmbeddings(layers.Layer):
         self.position_embeddings = table(architecture.max_position_embeddings, "position_embeddings")
         self.token_type_embeddings = table(architecture.type_vocab_size, "token_type_embeddings")
         self.layer_norm = layer_norm(architecture, name="layer_norm", dtype="float32")
-        self.dropout = layers.Dropout(architecture.hidden_dropout_prob, name="dropout")
+        self.dropout = Dropout(architecture.hidden_dropout_prob, name="dropout")
 
     def build(self, input_shape=None):
         for table in (self.word_embeddings, self.position_embeddings, self.token_type_embeddings):
@@ -73,6 +119,9 @@ class BertEmbeddings(layers.Layer):
     def call(self, input_ids, token_type_ids, position_ids, training=None):
         """Three int tensors (batch, length) or broadcastable to it; returns (batch * length, hidden)."""
         hidden = self.word_embeddings(input_ids)  # (batch, length, hidden)
+        if self.pad_token_id is not None and training is not False:  # PyTorch's padding_idx: no gradient for this row
+            padding = ops.expand_dims(ops.equal(input_ids, self.pad_token_id), -1)
+            hidden = ops.where(padding, ops.stop_gradient(hidden), hidden)
         hidden = hidden + self.token_type_embeddings(token_type_ids)
         hidden = hidden + self.position_embeddings(position_ids)
         hidden = self.layer_norm(ops.reshape(hidden, (-1, self.hidden_size)))
@@ -88,14 +137,14 @@ class BertSelfAttention(layers.Layer):
         self.num_heads = architecture.num_attention_heads
         self.head_dim = self.hidden_size // self.num_heads
         self.qkv = dense(3 * self.hidden_size, architecture, name="qkv")
-        self.dropout = layers.Dropout(architecture.attention_probs_dropout_prob, name="dropout")
+        self.dropout = Dropout(architecture.attention_probs_dropout_prob, name="dropout")
         self.output_dense = dense(self.hidden_size, architecture, name="output_dense")
 
     def build(self, input_shape=None):
         self.qkv.build((None, self.hidden_size))
         self.output_dense.build((None, self.hidden_size))
 
-    def call(self, hidden, score_bias, training=None):
+    def call(self, hidden, score_bias, training=None, seed=None):
         """hidden (batch * length, hidden), score_bias (batch, 1, 1, length); returns the shape of hidden."""
         length = ops.shape(score_bias)[-1]
         by_head = (-1, length, self.num_heads, self.head_dim)
@@ -104,7 +153,7 @@ class BertSelfAttention(layers.Layer):
         key = ops.transpose(key, (0, 2, 3, 1))  # (batch, heads, head_dim, length)
         value = ops.transpose(value, (0, 2, 1, 3))  # (batch, heads, length, head_dim)
         probabilities = ops.softmax(ops.matmul(query, key) + score_bias)  # (batch, heads, length, length)
-        probabilities = self.dropout(probabilities, training=training)
+        probabilities = self.dropout(probabilities, training=training, seed=seed)
         context = ops.transpose(ops.matmul(probabilities, value), (0, 2, 1, 3))
         return self.output_dense(ops.reshape(context, (-1, self.hidden_size)))
 
@@ -116,13 +165,13 @@ class BertLayer(layers.Layer):
         super().__init__(**kwargs)
         self.hidden_size, self.intermediate_size = architecture.hidden_size, architecture.intermediate_size
         self.attention = BertSelfAttention(architecture, name="attention")
-        self.attention_dropout = layers.Dropout(architecture.hidden_dropout_prob, name="attention_dropout")
+        self.attention_dropout = Dropout(architecture.hidden_dropout_prob, name="attention_dropout")
         self.attention_layer_norm = layer_norm(architecture, name="attention_layer_norm")
         self.intermediate = dense(
             self.intermediate_size, architecture, activation=activation(architecture.hidden_act), name="intermediate"
         )
         self.output_dense = dense(self.hidden_size, architecture, name="output_dense")
-        self.output_dropout = layers.Dropout(architecture.hidden_dropout_prob, name="output_dropout")
+        self.output_dropout = Dropout(architecture.hidden_dropout_prob, name="output_dropout")
         self.output_layer_norm = layer_norm(architecture, name="output_layer_norm")
 
     def build(self, input_shape=None):
@@ -133,12 +182,34 @@ class BertLayer(layers.Layer):
         self.output_dense.build((None, self.intermediate_size))
         self.output_layer_norm.build(hidden_shape)
 
-    def call(self, hidden, score_bias, training=None):
-        """hidden (batch * length, hidden), score_bias (batch, 1, 1, length); returns the shape of hidden."""
-        attended = self.attention(hidden, score_bias, training=training)
-        hidden = self.attention_layer_norm(hidden + self.attention_dropout(attended, training=training))
+    def call(self, hidden, score_bias, training=None, seeds=(None, None, None)):
+        """hidden (batch * length, hidden), score_bias (batch, 1, 1, length); returns the shape of hidden.
+
+        `seeds` are for the three dropouts in the order they act; None lets each draw its own.
+        """
+        in_attention, after_attention, at_the_end = seeds
+        attended = self.attention(hidden, score_bias, training=training, seed=in_attention)
+        attended = self.attention_dropout(attended, training=training, seed=after_attention)
+        hidden = self.attention_layer_norm(hidden + attended)
         expanded = self.output_dense(self.intermediate(hidden))
-        return self.output_layer_norm(hidden + self.output_dropout(expanded, training=training))
+        return self.output_layer_norm(hidden + self.output_dropout(expanded, training=training, seed=at_the_end))
+
+    def recomputed(self, hidden, score_bias, training=None):
+        """The same as a call, but the backward pass computes the block again instead of keeping its inside.
+
+        Keras's own RematScope would let the second computation draw other dropout masks: wrong gradients.
+        """
+        dropouts = (self.attention.dropout, self.attention_dropout, self.output_dropout)
+        seeds = tuple(dropout.draw() for dropout in dropouts) if training else (None, None, None)
+
+        def forward(hidden, score_bias):
+            return self(hidden, score_bias, training=training, seeds=seeds)
+
+        return keras.remat(forward)(hidden, score_bias)
+
+
+# The kernels of a block that LoRA can update, by their layers' names.
+LORA_TARGETS = ("attention/qkv", "attention/output_dense", "intermediate", "output_dense")
 
 
 class BertBackbone(layers.Layer):
@@ -150,12 +221,29 @@ class BertBackbone(layers.Layer):
         self.embeddings = BertEmbeddings(architecture, name="embeddings")
         self.encoder = [BertLayer(architecture, name=f"layer_{i}") for i in range(architecture.num_hidden_layers)]
         self.pooler = dense(architecture.hidden_size, architecture, activation="tanh", name="pooler")
+        self.gradient_checkpointing = False
 
     def build(self, input_shape=None):
         self.embeddings.build()
         for block in self.encoder:
             block.build()
         self.pooler.build((None, self.architecture.hidden_size))
+
+    def enable_lora(self, rank: int, *, lora_alpha: float | None, targets: Sequence[str]) -> None:
+        """Freezes everything but the pooler, and adds trainable factors to the kernels named (see LORA_TARGETS)."""
+        for layer in (self.embeddings, *self.encoder):
+            for variable in layer.weights:
+                variable.trainable = False
+        for block in self.encoder:
+            denses = dict(
+                zip(
+                    LORA_TARGETS,
+                    (block.attention.qkv, block.attention.output_dense, block.intermediate, block.output_dense),
+                    strict=True,
+                )
+            )
+            for target in targets:
+                denses[target].enable_lora(rank, lora_alpha=lora_alpha)
 
     def call(self, input_ids, attention_mask=None, token_type_ids=None, position_ids=None, training=None):
         """Int tensors (batch, length), all but the first optional.
@@ -165,6 +253,11 @@ class BertBackbone(layers.Layer):
             list of num_hidden_layers + 1, and the pooled output (batch, hidden).
         """
         batch, length = ops.shape(input_ids)
+        if isinstance(length, int) and length > self.architecture.max_position_embeddings:
+            raise ValueError(
+                f"`input_ids` must have at most {self.architecture.max_position_embeddings} tokens a text, the "
+                f"model's max_position_embeddings. Received: shape={tuple(input_ids.shape)}"
+            )
         if attention_mask is None:
             attention_mask = ops.ones_like(input_ids)
         if token_type_ids is None:
@@ -172,11 +265,13 @@ class BertBackbone(layers.Layer):
         if position_ids is None:
             position_ids = ops.expand_dims(ops.arange(length, dtype="int32"), 0)
         padding = 1.0 - ops.cast(attention_mask, "float32")
-        score_bias = ops.cast(padding * MASKED_SCORE, self.compute_dtype)[:, None, None, :]
+        masked = MASKED_SCORE_FLOAT16 if self.compute_dtype == "float16" else MASKED_SCORE
+        score_bias = ops.cast(padding * masked, self.compute_dtype)[:, None, None, :]
         hidden = self.embeddings(input_ids, token_type_ids, position_ids, training=training)
         states = [hidden]
         for block in self.encoder:
-            hidden = block(hidden, score_bias, training=training)
+            compute = block.recomputed if self.gradient_checkpointing and training else block
+            hidden = compute(hidden, score_bias, training=training)
             states.append(hidden)
         states = [ops.reshape(state, (batch, length, self.architecture.hidden_size)) for state in states]
         return states, self.pooler(states[-1][:, 0])

