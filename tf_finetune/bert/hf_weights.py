@@ -20,7 +20,7 @@ IGNORED = ("bert.embeddings.position_ids", "bert.embeddings.token_type_ids", "cl
 # What may be missing, and is then newly initialised.
 OPTIONAL = {"bert.pooler": "pooler", "classifier": "classifier"}
 # Rows of a large tensor read and assigned at once: what loading needs beside the model itself.
-CHUNK_BYTES = 16 * 2**20
+CHUNK_BYTES = 4 * 2**20
 SHARD = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
 
 
@@ -143,23 +143,45 @@ def assign(model, matched: Match) -> None:
 
 
 def _fill(variable, entry: Entry, tensors: list[StoredTensor]) -> None:
+    """Copies the tensors into the variable, some rows at a time: rows of a kernel are columns here."""
     rows, row_bytes = entry.shape[0], 4 * math.prod(entry.shape[1:])
-    if entry.transposed or len(tensors) > 1 or rows * row_bytes <= CHUNK_BYTES or not _can_fill_rows():
-        parts = [tensor.read() for tensor in tensors]
-        variable.assign(np.concatenate([part.T if entry.transposed else part for part in parts], axis=-1))
-        return
     step = max(CHUNK_BYTES // row_bytes, 1)
-    for start in range(0, rows, step):
-        variable.value[start : start + step].assign(tensors[0].read(start, min(start + step, rows)))
+    whole = None if _can_write_parts() else np.empty(variable.shape, np.float32)
+    for part, tensor in enumerate(tensors):
+        for start in range(0, rows, step):
+            value = tensor.read(start, min(start + step, rows))
+            place = slice(part * rows + start, part * rows + start + len(value))
+            if whole is None:
+                _write_part(variable, value, place, transposed=entry.transposed)
+            elif entry.transposed:
+                whole[:, place] = value.T
+            else:
+                whole[place] = value
+    if whole is not None:
+        variable.assign(whole)
 
 
-def _can_fill_rows() -> bool:
+def _can_write_parts() -> bool:
     """Only TensorFlow's own variables can be written in parts; JAX's are replaced, mirrored ones are many."""
     if keras.backend.backend() != "tensorflow":
         return False
     import tensorflow as tf
 
     return not tf.distribute.has_strategy()
+
+
+def _write_part(variable, value: np.ndarray, place: slice, *, transposed: bool) -> None:
+    import tensorflow as tf
+
+    begin, end = ([0, place.start], [variable.shape[0], place.stop]) if transposed else ([place.start], [place.stop])
+    # `value[begin:end].assign` would do, but reads the whole variable first, and so makes a second one.
+    tf.raw_ops.ResourceStridedSliceAssign(
+        ref=variable.value.handle,
+        begin=begin,
+        end=end,
+        strides=[1] * len(begin),
+        value=tf.cast(value.T if transposed else value, variable.dtype),
+    )
 
 
 def _variables(model) -> dict[str, "keras.Variable"]:
