@@ -1,13 +1,20 @@
 """Tensors of a pytorch_model.bin: a pickle, opened by PyTorch's own restricted reader or not at all."""
 
+import functools
 import importlib.util
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tf_finetune.bert.stored_weights import StoredTensor
 from tf_finetune.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+REOPENED_AFTER_BYTES = 64 * 2**20
 
 
 def torch_weights(path: Path) -> dict[str, StoredTensor]:
@@ -23,16 +30,38 @@ def torch_weights(path: Path) -> dict[str, StoredTensor]:
             expected="model.safetensors (where PyTorch is, AutoModelForSequenceClassification.from_pretrained(FOLDER)"
             ".save_pretrained(FOLDER) writes it), or `pip install torch`",
         )
-    state = _state_dict(path)
-    tensors = {}
-    for name, tensor in state.items():
-        if tensor.layout != _strided() or tensor.is_quantized or tensor.is_meta:
-            raise InputError(f"unreadable tensor {name}", where=path, expected="a dense tensor", got=str(tensor.layout))
-        tensors[name] = StoredTensor(name=name, file=path, shape=tuple(tensor.shape), rows=_reader(tensor, name, path))
-    return tensors
+    file = _PickledFile(path)
+    return {
+        name: StoredTensor(name=name, file=path, shape=tuple(tensor.shape), rows=functools.partial(file.rows, name))
+        for name, tensor in file.state.items()
+    }
 
 
-def _state_dict(path: Path):
+class _PickledFile:
+    """A state dict that is opened anew from time to time: pages of a mapped file count as memory while it is open."""
+
+    def __init__(self, path: Path):
+        self.path, self.state, self.bytes_read = path, _state_dict(path), 0
+
+    def rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        import torch
+
+        if self.bytes_read > REOPENED_AFTER_BYTES:
+            self.state, self.bytes_read = None, 0
+            self.state = _state_dict(self.path)
+        tensor = self.state[name]
+        if not tensor.is_floating_point() or tensor.layout != torch.strided or tensor.is_meta:
+            got = f"{tensor.dtype}, {tensor.layout}, on {tensor.device}"
+            raise InputError(
+                f"tensor {name} holds no weights", where=self.path, expected="dense floating-point numbers", got=got
+            )
+        value = tensor[start:stop].detach().float().numpy()
+        self.bytes_read += value.nbytes
+        # A copy, because a view would keep the file mapped.
+        return value.copy()
+
+
+def _state_dict(path: Path) -> "dict[str, torch.Tensor]":
     import torch
 
     zipped = zipfile.is_zipfile(path)
@@ -63,20 +92,3 @@ def _check_stored(path: Path) -> None:
         for member in archive.infolist():
             if member.compress_type != zipfile.ZIP_STORED:
                 raise InputError("a compressed checkpoint", where=path, expected="stored members", got=member.filename)
-
-
-def _strided():
-    import torch
-
-    return torch.strided
-
-
-def _reader(tensor, name: str, path: Path):
-    def rows(start: int, stop: int) -> np.ndarray:
-        if not tensor.is_floating_point():
-            raise InputError(
-                f"tensor {name} holds no weights", where=path, expected="floating-point numbers", got=str(tensor.dtype)
-            )
-        return tensor[start:stop].detach().float().numpy()
-
-    return rows
