@@ -103,6 +103,7 @@ class BertArchitecture:
                     expected=f"{key}={value}",
                     got=f"{key}={config[key]!r}",
                 )
+        del config["model_type"]
         labels = config.pop("id2label", None)
         num_labels = config.pop("num_labels", None)  # older files carry it; id2label says the same
         config.pop("label2id", None)

@@ -257,3 +257,11 @@ def _tensor(model, variables: dict[str, "keras.Variable"], entry: Entry, part: i
         value = value + layer.lora_alpha / layer.lora_rank * np.matmul(*factors)
     value = np.split(value, len(entry.tensors), axis=-1)[part]
     return np.ascontiguousarray(value.T if entry.transposed else value)
+
+
+def copy(source, target) -> None:
+    """Gives a built model the weights of another of its kind, LoRA factors merged in."""
+    variables, targets = _variables(source), _variables(target)
+    for entry in weight_table(source.architecture, head=hasattr(source, "classifier")):
+        parts = [_tensor(source, variables, entry, part) for part in range(len(entry.tensors))]
+        targets[entry.path].assign(np.concatenate([p.T if entry.transposed else p for p in parts], axis=-1))

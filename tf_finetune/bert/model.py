@@ -43,6 +43,11 @@ class _BertBase(keras.Model):
         if not self.bert.built:
             self.bert.build()
 
+    def __call__(self, *args, **kwargs):
+        # A tokenizer answers with a mapping that is no dict; Keras would take it for no input at all.
+        args = [dict(value) if isinstance(value, Mapping) else value for value in args]
+        return super().__call__(*args, **kwargs)
+
     def get_config(self) -> dict[str, Any]:
         return {"name": self.name, "architecture": {"model_type": "bert", **self.architecture.to_dict()}}
 
@@ -158,6 +163,24 @@ class _BertBase(keras.Model):
         self.build()
         self.bert.enable_lora(rank, lora_alpha=lora_alpha, targets=targets)
 
+    def merge_lora(self) -> "_BertBase":
+        """A copy of the model whose kernels have the updates of `enable_lora` merged in; every weight trains again."""
+        merged = type(self).from_config(self.get_config())
+        with blank_weights():
+            merged.build()
+        hf_weights.copy(self, merged)
+        return merged
+
+    def export(self, filepath, format="tf_saved_model", verbose=None, input_signature=None, **kwargs):
+        """Keras's export, LoRA merged in, of a model that takes token ids: `tf-finetune export` makes one that takes
+        text. Without a signature it takes int32 input_ids, attention_mask and token_type_ids, (batch, length).
+        """
+        if any("/lora_" in weight.path for weight in self.weights):
+            return self.merge_lora().export(filepath, format, verbose, input_signature, **kwargs)
+        if input_signature is None:
+            input_signature = [{name: keras.InputSpec("int32", (None, None)) for name in INPUT_NAMES[:3]}]
+        return super().export(filepath, format, verbose, input_signature, **kwargs)
+
 
 @keras.saving.register_keras_serializable("tf_finetune")
 class TFBertModel(_BertBase):
@@ -235,10 +258,10 @@ class TFBertForSequenceClassification(_BertBase):
 
 
 def _named_inputs(input_ids, attention_mask, token_type_ids, position_ids) -> dict[str, Any]:
-    """The inputs by name, whether they came as one mapping (as `fit` and tokenizers have them) or as arguments."""
-    if not isinstance(input_ids, Mapping):
+    """The inputs by name, whether they came as one dict (as `fit` passes them) or as arguments."""
+    if not isinstance(input_ids, dict):
         return dict(zip(INPUT_NAMES, (input_ids, attention_mask, token_type_ids, position_ids), strict=True))
     unknown = set(input_ids) - set(INPUT_NAMES)
     if unknown or "input_ids" not in input_ids:
         raise ValueError(f"inputs must be a dict with `input_ids` and of {INPUT_NAMES}. Received: {sorted(input_ids)}")
-    return dict(input_ids)
+    return input_ids
