@@ -7,7 +7,7 @@ from tokenizers import models, normalizers, pre_tokenizers, processors
 from tf_finetune.config import Truncation
 from tf_finetune.errors import InputError
 from tf_finetune.text import tokenizer as tokenizer_module
-from tf_finetune.text.tokenizer import Tokenizer, truncate
+from tf_finetune.text.tokenizer import Tokenizer
 
 VOCABULARY = [
     "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]",
@@ -96,40 +96,6 @@ class TestEncode:
             write(tmp_path / name, lowercase=lowercase)
             ids[name] = encode(Tokenizer(tmp_path / name), TEXTS)
         assert ids["tokenizer_json"] == ids["vocabulary"]
-
-
-class TestTruncate:
-    @pytest.mark.parametrize("truncation", list(Truncation))
-    @pytest.mark.parametrize("length", [2, 9, 10])
-    def test_what_fits_stays_whole(self, truncation, length):
-        ids = list(range(length))
-        assert truncate(ids, max_length=10, truncation=truncation) == ids
-
-    @pytest.mark.parametrize(
-        ("truncation", "max_length", "expected"),
-        [
-            (Truncation.HEAD, 11, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11]),
-            (Truncation.TAIL, 11, [0, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]),
-            (Truncation.HEAD_TAIL, 11, [0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 11]),
-            (Truncation.HEAD, 6, [0, 1, 2, 3, 4, 11]),
-            (Truncation.TAIL, 6, [0, 7, 8, 9, 10, 11]),
-            (Truncation.HEAD_TAIL, 6, [0, 1, 8, 9, 10, 11]),
-            (Truncation.HEAD_TAIL, 5, [0, 8, 9, 10, 11]),  # a quarter of three rounds down to none
-            (Truncation.HEAD, 3, [0, 1, 11]),
-            (Truncation.TAIL, 3, [0, 10, 11]),
-            (Truncation.HEAD_TAIL, 3, [0, 10, 11]),
-        ],
-    )
-    def test_twelve_ids(self, truncation, max_length, expected):
-        assert truncate(list(range(12)), max_length=max_length, truncation=truncation) == expected
-
-    @pytest.mark.parametrize("truncation", list(Truncation))
-    @pytest.mark.parametrize("max_length", range(3, 40))
-    def test_any_length(self, truncation, max_length):
-        ids = truncate(list(range(100)), max_length=max_length, truncation=truncation)
-        assert len(ids) == len(set(ids)) == max_length
-        assert ids == sorted(ids)
-        assert (ids[0], ids[-1]) == (0, 99)
 
 
 class TestSavePretrained:

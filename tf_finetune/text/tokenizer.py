@@ -7,6 +7,7 @@ from typing import Any
 
 from tf_finetune.config import Truncation
 from tf_finetune.errors import InputError
+from tf_finetune.text.truncation import truncate
 
 FILES = ("tokenizer.json", "vocab.txt")
 
@@ -82,16 +83,6 @@ class Tokenizer:
             "cls_token": self._tokenizer.cls_token,
             "sep_token": self._tokenizer.sep_token,
         }
-
-
-def truncate(ids: list[int], *, max_length: int, truncation: Truncation) -> list[int]:
-    """Shortens [CLS] text [SEP] to max_length ids; the two special ones stay."""
-    surplus = len(ids) - max_length
-    if surplus <= 0:
-        return ids
-    kept = max_length - 2
-    head = {Truncation.HEAD: kept, Truncation.TAIL: 0, Truncation.HEAD_TAIL: kept // 4}[truncation]
-    return ids[: 1 + head] + ids[1 + head + surplus :]
 
 
 def _load(folder: Path):
