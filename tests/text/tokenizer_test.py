@@ -1,45 +1,15 @@
 import json
 
 import pytest
-import tokenizers
-from tokenizers import models, normalizers, pre_tokenizers, processors
+import transformers
+from tokenizer_folders import LAYOUTS, VOCABULARY, write_tokens, write_vocabulary
 
 from tf_finetune.config import Truncation
 from tf_finetune.errors import InputError
-from tf_finetune.text import tokenizer as tokenizer_module
 from tf_finetune.text.tokenizer import Tokenizer
 
-VOCABULARY = [
-    "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]",
-    "the", "The", "play", "##ing", "##ed", "cafe", "Café", "un", "中", "!", ",",
-]  # fmt: skip
 CLS, SEP, THE = VOCABULARY.index("[CLS]"), VOCABULARY.index("[SEP]"), VOCABULARY.index("the")
 TEXTS = ["The playing!", "", "Café, unplayed 中the", "the [MASK] the", "the " * 40, "nowhere"]
-
-
-def write_tokenizer_json(folder, *, lowercase=True):
-    """As `tokenizers` saves it, with truncation and padding baked in as the packaged checkpoint has them."""
-    ids = {token: index for index, token in enumerate(VOCABULARY)}
-    tokenizer = tokenizers.Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", SEP), ("[CLS]", CLS))
-    tokenizer.add_special_tokens(VOCABULARY[:5])
-    tokenizer.enable_truncation(max_length=16)
-    tokenizer.enable_padding(length=16)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    config = {"tokenizer_class": "BertTokenizer", "do_lower_case": lowercase}
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))
-
-
-def write_vocabulary(folder, *, lowercase=True):
-    """As Google's original releases have it."""
-    (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
-    config = {"tokenizer_class": "BertTokenizer", "do_lower_case": lowercase}
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))
-
-
-LAYOUTS = {"tokenizer_json": write_tokenizer_json, "vocabulary": write_vocabulary}
 
 
 @pytest.fixture(params=list(LAYOUTS))
@@ -129,23 +99,14 @@ class TestFiles:
         with pytest.raises(InputError, match="checkpoint has no tokenizer"):
             Tokenizer(tmp_path / "absent")
 
-    def test_vocabulary_beside_config_json_only(self, tmp_path):
-        """Google's first releases carry no tokenizer_config.json; they are read as uncased, as Hugging Face does."""
-        write_vocabulary(tmp_path)
-        (tmp_path / "tokenizer_config.json").unlink()
-        (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-        assert encode(Tokenizer(tmp_path), ["The"]) == [[CLS, THE, SEP]]
-
-    @pytest.mark.parametrize("content", ["{", "{}", "[]", "", '{"added_tokens": []}'])
-    def test_unreadable_tokenizer_json(self, tmp_path, content):
-        write_tokenizer_json(tmp_path)
-        (tmp_path / "tokenizer.json").write_text(content)
-        with pytest.raises(InputError, match="unreadable tokenizer, in .*, got "):
-            Tokenizer(tmp_path)
+    def test_google_release(self, tmp_path):
+        """No tokenizer_config.json, no config.json; the capital letters in the vocabulary say that it is cased."""
+        write_tokens(tmp_path)
+        (tmp_path / "bert_config.json").write_text("{}")
+        (tmp_path / "bert_model.ckpt.index").touch()
+        assert encode(Tokenizer(tmp_path), ["The"]) == [[CLS, VOCABULARY.index("The"), SEP]]
 
     def test_verbosity_of_transformers_is_left_as_it_was(self, folder):
-        import transformers
-
         before = transformers.logging.get_verbosity()
         Tokenizer(folder)
         assert transformers.logging.get_verbosity() == before
@@ -181,15 +142,3 @@ class TestProperties:
             "cls_token": "[CLS]",
             "sep_token": "[SEP]",
         }
-
-    @pytest.mark.parametrize(
-        ("normalizer", "got"), [(normalizers.NFC(), "WordPiece with NFC"), (None, "WordPiece with no normalizer")]
-    )
-    def test_normalizer_of_another_kind(self, tmp_path, monkeypatch, normalizer, got):
-        write_tokenizer_json(tmp_path)
-        loaded = tokenizer_module._load(tmp_path)
-        loaded.backend_tokenizer.normalizer = normalizer
-        monkeypatch.setattr(tokenizer_module, "_load", lambda folder: loaded)
-        expected = f"not a BERT tokenizer, in .*, expected WordPiece with a BertNormalizer, got {got}"
-        with pytest.raises(InputError, match=expected):
-            Tokenizer(tmp_path)
