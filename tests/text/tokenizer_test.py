@@ -1,11 +1,13 @@
 import json
 
+import numpy as np
 import pytest
 import transformers
 from tokenizer_folders import LAYOUTS, VOCABULARY, write_tokens, write_vocabulary
 
 from tf_finetune.config import Truncation
 from tf_finetune.errors import InputError
+from tf_finetune.text import tokenizer as tokenizer_module
 from tf_finetune.text.tokenizer import Tokenizer
 
 CLS, SEP, THE = VOCABULARY.index("[CLS]"), VOCABULARY.index("[SEP]"), VOCABULARY.index("the")
@@ -25,6 +27,10 @@ def tokenizer(folder):
 
 def encode(tokenizer, texts, max_length=512, truncation=Truncation.HEAD):
     return tokenizer.encode(texts, max_length=max_length, truncation=truncation)
+
+
+def encode_pairs(tokenizer, texts, pairs, max_length=512, truncation=Truncation.HEAD):
+    return tokenizer.encode_pairs(texts, pairs, max_length=max_length, truncation=truncation)
 
 
 class TestEncode:
@@ -66,6 +72,81 @@ class TestEncode:
             write(tmp_path / name, lowercase=lowercase)
             ids[name] = encode(Tokenizer(tmp_path / name), TEXTS)
         assert ids["tokenizer_json"] == ids["vocabulary"]
+
+
+class TestEncodePairs:
+    def test_by_hand(self, tokenizer):
+        ids, type_ids = encode_pairs(tokenizer, ["The playing!"], ["CAFÉ, the"])
+        assert [VOCABULARY[index] for index in ids[0]] == [
+            "[CLS]", "the", "play", "##ing", "!", "[SEP]", "cafe", ",", "the", "[SEP]",
+        ]  # fmt: skip
+        assert type_ids == [[0, 0, 0, 0, 0, 0, 1, 1, 1, 1]]
+
+    def test_empty_texts(self, tokenizer):
+        ids, type_ids = encode_pairs(tokenizer, ["the", "", ""], ["", "the", ""])
+        assert ids == [[CLS, THE, SEP, SEP], [CLS, SEP, THE, SEP], [CLS, SEP, SEP]]
+        assert type_ids == [[0, 0, 0, 1], [0, 0, 1, 1], [0, 0, 1]]
+
+    def test_no_texts(self, tokenizer):
+        assert encode_pairs(tokenizer, [], []) == ([], [])
+
+    def test_special_token_in_the_text(self, tokenizer):
+        """Types count the parts, not the [SEP]s somebody wrote."""
+        ids, type_ids = encode_pairs(tokenizer, ["the [SEP]"], ["[CLS]"])
+        assert (ids, type_ids) == ([[CLS, THE, SEP, SEP, CLS, SEP]], [[0, 0, 0, 0, 1, 1]])
+
+    def test_head_tail(self, tokenizer):
+        first, second = "the " + "play " * 8 + "!", ", un " + "play " * 12 + "cafe !"
+        ids, type_ids = encode_pairs(tokenizer, [first], [second], 15, Truncation.HEAD_TAIL)
+        assert [VOCABULARY[index] for index in ids[0]] == [
+            "[CLS]", "the", "play", "play", "play", "play", "!", "[SEP]",
+            ",", "play", "play", "play", "cafe", "!", "[SEP]",
+        ]  # fmt: skip
+        assert type_ids == [[0] * 8 + [1] * 7]
+
+    def test_chunks_come_together_in_order(self, tokenizer, monkeypatch):
+        texts, pairs = TEXTS * 2, TEXTS[::-1] * 2
+        whole = encode_pairs(tokenizer, texts, pairs, max_length=9)
+        monkeypatch.setattr(tokenizer_module, "CHUNK", 5)
+        assert encode_pairs(tokenizer, texts, pairs, max_length=9) == whole
+        assert len(whole[0]) == len(whole[1]) == len(texts)
+
+    @pytest.mark.parametrize(("texts", "pairs"), [(2, 1), (1, 2), (0, 1), (1, 0)])
+    def test_texts_without_their_pair(self, tokenizer, texts, pairs):
+        with pytest.raises(InputError) as caught:
+            encode_pairs(tokenizer, ["the"] * texts, ["the"] * pairs)
+        assert str(caught.value) == f"texts without their pair, expected {texts} second texts, got {pairs}"
+
+
+@pytest.mark.parametrize(("truncation", "side"), [(Truncation.HEAD, "right"), (Truncation.TAIL, "left")])
+class TestPairsLikeTransformers:
+    """Every word is another one, so that it shows which were taken."""
+
+    WORDS = [letter + more for letter in "abcdefgh" for more in "ijklmnopqrstuvwxyz"]
+    FIRST, SECOND = WORDS[:70], WORDS[70:]
+
+    def assert_equal(self, folder, texts, pairs, *, max_length, truncation, side):
+        write_vocabulary(folder, vocabulary=VOCABULARY[:5] + self.WORDS)
+        theirs = transformers.BertTokenizer.from_pretrained(folder, truncation_side=side)(
+            texts, pairs, truncation=True, max_length=max_length
+        )
+        ids, type_ids = encode_pairs(Tokenizer(folder), texts, pairs, max_length, truncation)
+        assert ids == theirs["input_ids"]
+        assert type_ids == theirs["token_type_ids"]
+
+    @pytest.mark.parametrize("max_length", range(3, 24))
+    def test_every_pair_of_short_lengths(self, tmp_path, truncation, side, max_length):
+        lengths = [(first, second) for first in range(11) for second in range(11)]
+        texts = [" ".join(self.FIRST[:first]) for first, _ in lengths]
+        pairs = [" ".join(self.SECOND[:second]) for _, second in lengths]
+        self.assert_equal(tmp_path, texts, pairs, max_length=max_length, truncation=truncation, side=side)
+
+    @pytest.mark.parametrize("max_length", [16, 47, 64, 99, 128, 141, 142])
+    def test_long_ones(self, tmp_path, truncation, side, max_length):
+        lengths = np.random.default_rng(max_length).integers(0, 71, size=(200, 2))
+        texts = [" ".join(self.FIRST[:first]) for first in lengths[:, 0]]
+        pairs = [" ".join(self.SECOND[:second]) for second in lengths[:, 1]]
+        self.assert_equal(tmp_path, texts, pairs, max_length=max_length, truncation=truncation, side=side)
 
 
 class TestSavePretrained:

@@ -8,7 +8,7 @@ from typing import Any
 from tf_finetune.config import Truncation
 from tf_finetune.errors import InputError
 from tf_finetune.text import tokenizer_files
-from tf_finetune.text.truncation import truncate
+from tf_finetune.text.truncation import truncate, truncate_pair
 
 # Texts encoded at once: enough for all cores, and few whole encodings in memory beside the ids that are kept.
 CHUNK = 4096
@@ -41,6 +41,38 @@ class Tokenizer:
             encoded = self.fast.encode_batch_fast(list(texts[start : start + CHUNK]))
             ids += [truncate(encoding.ids, max_length=max_length, truncation=truncation) for encoding in encoded]
         return ids
+
+    def encode_pairs(
+        self, texts: Sequence[str], pairs: Sequence[str], *, max_length: int, truncation: Truncation
+    ) -> tuple[list[list[int]], list[list[int]]]:
+        """Token ids and token type ids of each text and its pair: [CLS] text [SEP] pair [SEP].
+
+        Types are 0 up to the first [SEP] and 1 after it. What is too long is shortened as `truncation.truncate_pair`
+        says. An empty text leaves its special tokens: [CLS] text [SEP] [SEP], as Hugging Face gives for a batch
+        (called with one text and an empty pair, it leaves the second [SEP] out).
+
+        Args:
+            texts: the first texts.
+            pairs: the second text of each.
+            max_length: tokens of both together at most, 3 special ones included; at least 3.
+            truncation: which part of a text that is shortened is kept.
+
+        Raises:
+            InputError: not as many pairs as texts.
+        """
+        if len(texts) != len(pairs):
+            raise InputError("texts without their pair", expected=f"{len(texts)} second texts", got=len(pairs))
+        ids, type_ids = [], []
+        for start in range(0, len(texts), CHUNK):
+            encoded = (
+                self.fast.encode_batch_fast(list(side[start : start + CHUNK]), add_special_tokens=False)
+                for side in (texts, pairs)
+            )
+            for text, pair in zip(*encoded, strict=True):
+                first, second = truncate_pair(text.ids, pair.ids, max_length=max_length, truncation=truncation)
+                ids.append([self._cls_id, *first, self._sep_id, *second, self._sep_id])
+                type_ids.append([0] * (len(first) + 2) + [1] * (len(second) + 1))
+        return ids, type_ids
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes tokenizer.json and tokenizer_config.json."""
