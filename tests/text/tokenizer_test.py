@@ -1,45 +1,17 @@
 import json
 
+import numpy as np
 import pytest
-import tokenizers
-from tokenizers import models, normalizers, pre_tokenizers, processors
+import transformers
+from tokenizer_folders import LAYOUTS, VOCABULARY, write_tokens, write_vocabulary
 
 from tf_finetune.config import Truncation
 from tf_finetune.errors import InputError
 from tf_finetune.text import tokenizer as tokenizer_module
-from tf_finetune.text.tokenizer import Tokenizer, truncate
+from tf_finetune.text.tokenizer import Tokenizer
 
-VOCABULARY = [
-    "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]",
-    "the", "The", "play", "##ing", "##ed", "cafe", "Café", "un", "中", "!", ",",
-]  # fmt: skip
 CLS, SEP, THE = VOCABULARY.index("[CLS]"), VOCABULARY.index("[SEP]"), VOCABULARY.index("the")
 TEXTS = ["The playing!", "", "Café, unplayed 中the", "the [MASK] the", "the " * 40, "nowhere"]
-
-
-def write_tokenizer_json(folder, *, lowercase=True):
-    """As `tokenizers` saves it, with truncation and padding baked in as the packaged checkpoint has them."""
-    ids = {token: index for index, token in enumerate(VOCABULARY)}
-    tokenizer = tokenizers.Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", SEP), ("[CLS]", CLS))
-    tokenizer.add_special_tokens(VOCABULARY[:5])
-    tokenizer.enable_truncation(max_length=16)
-    tokenizer.enable_padding(length=16)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    config = {"tokenizer_class": "BertTokenizer", "do_lower_case": lowercase}
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))
-
-
-def write_vocabulary(folder, *, lowercase=True):
-    """As Google's original releases have it."""
-    (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
-    config = {"tokenizer_class": "BertTokenizer", "do_lower_case": lowercase}
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))
-
-
-LAYOUTS = {"tokenizer_json": write_tokenizer_json, "vocabulary": write_vocabulary}
 
 
 @pytest.fixture(params=list(LAYOUTS))
@@ -55,6 +27,10 @@ def tokenizer(folder):
 
 def encode(tokenizer, texts, max_length=512, truncation=Truncation.HEAD):
     return tokenizer.encode(texts, max_length=max_length, truncation=truncation)
+
+
+def encode_pairs(tokenizer, texts, pairs, max_length=512, truncation=Truncation.HEAD):
+    return tokenizer.encode_pairs(texts, pairs, max_length=max_length, truncation=truncation)
 
 
 class TestEncode:
@@ -98,38 +74,79 @@ class TestEncode:
         assert ids["tokenizer_json"] == ids["vocabulary"]
 
 
-class TestTruncate:
-    @pytest.mark.parametrize("truncation", list(Truncation))
-    @pytest.mark.parametrize("length", [2, 9, 10])
-    def test_what_fits_stays_whole(self, truncation, length):
-        ids = list(range(length))
-        assert truncate(ids, max_length=10, truncation=truncation) == ids
+class TestEncodePairs:
+    def test_by_hand(self, tokenizer):
+        ids, type_ids = encode_pairs(tokenizer, ["The playing!"], ["CAFÉ, the"])
+        assert [VOCABULARY[index] for index in ids[0]] == [
+            "[CLS]", "the", "play", "##ing", "!", "[SEP]", "cafe", ",", "the", "[SEP]",
+        ]  # fmt: skip
+        assert type_ids == [[0, 0, 0, 0, 0, 0, 1, 1, 1, 1]]
 
-    @pytest.mark.parametrize(
-        ("truncation", "max_length", "expected"),
-        [
-            (Truncation.HEAD, 11, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11]),
-            (Truncation.TAIL, 11, [0, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]),
-            (Truncation.HEAD_TAIL, 11, [0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 11]),
-            (Truncation.HEAD, 6, [0, 1, 2, 3, 4, 11]),
-            (Truncation.TAIL, 6, [0, 7, 8, 9, 10, 11]),
-            (Truncation.HEAD_TAIL, 6, [0, 1, 8, 9, 10, 11]),
-            (Truncation.HEAD_TAIL, 5, [0, 8, 9, 10, 11]),  # a quarter of three rounds down to none
-            (Truncation.HEAD, 3, [0, 1, 11]),
-            (Truncation.TAIL, 3, [0, 10, 11]),
-            (Truncation.HEAD_TAIL, 3, [0, 10, 11]),
-        ],
-    )
-    def test_twelve_ids(self, truncation, max_length, expected):
-        assert truncate(list(range(12)), max_length=max_length, truncation=truncation) == expected
+    def test_empty_texts(self, tokenizer):
+        ids, type_ids = encode_pairs(tokenizer, ["the", "", ""], ["", "the", ""])
+        assert ids == [[CLS, THE, SEP, SEP], [CLS, SEP, THE, SEP], [CLS, SEP, SEP]]
+        assert type_ids == [[0, 0, 0, 1], [0, 0, 1, 1], [0, 0, 1]]
 
-    @pytest.mark.parametrize("truncation", list(Truncation))
-    @pytest.mark.parametrize("max_length", range(3, 40))
-    def test_any_length(self, truncation, max_length):
-        ids = truncate(list(range(100)), max_length=max_length, truncation=truncation)
-        assert len(ids) == len(set(ids)) == max_length
-        assert ids == sorted(ids)
-        assert (ids[0], ids[-1]) == (0, 99)
+    def test_no_texts(self, tokenizer):
+        assert encode_pairs(tokenizer, [], []) == ([], [])
+
+    def test_special_token_in_the_text(self, tokenizer):
+        """Types count the parts, not the [SEP]s somebody wrote."""
+        ids, type_ids = encode_pairs(tokenizer, ["the [SEP]"], ["[CLS]"])
+        assert (ids, type_ids) == ([[CLS, THE, SEP, SEP, CLS, SEP]], [[0, 0, 0, 0, 1, 1]])
+
+    def test_head_tail(self, tokenizer):
+        first, second = "the " + "play " * 8 + "!", ", un " + "play " * 12 + "cafe !"
+        ids, type_ids = encode_pairs(tokenizer, [first], [second], 15, Truncation.HEAD_TAIL)
+        assert [VOCABULARY[index] for index in ids[0]] == [
+            "[CLS]", "the", "play", "play", "play", "play", "!", "[SEP]",
+            ",", "play", "play", "play", "cafe", "!", "[SEP]",
+        ]  # fmt: skip
+        assert type_ids == [[0] * 8 + [1] * 7]
+
+    def test_chunks_come_together_in_order(self, tokenizer, monkeypatch):
+        texts, pairs = TEXTS * 2, TEXTS[::-1] * 2
+        whole = encode_pairs(tokenizer, texts, pairs, max_length=9)
+        monkeypatch.setattr(tokenizer_module, "CHUNK", 5)
+        assert encode_pairs(tokenizer, texts, pairs, max_length=9) == whole
+        assert len(whole[0]) == len(whole[1]) == len(texts)
+
+    @pytest.mark.parametrize(("texts", "pairs"), [(2, 1), (1, 2), (0, 1), (1, 0)])
+    def test_texts_without_their_pair(self, tokenizer, texts, pairs):
+        with pytest.raises(InputError) as caught:
+            encode_pairs(tokenizer, ["the"] * texts, ["the"] * pairs)
+        assert str(caught.value) == f"texts without their pair, expected {texts} second texts, got {pairs}"
+
+
+@pytest.mark.parametrize(("truncation", "side"), [(Truncation.HEAD, "right"), (Truncation.TAIL, "left")])
+class TestPairsLikeTransformers:
+    """Every word is another one, so that it shows which were taken."""
+
+    WORDS = [letter + more for letter in "abcdefgh" for more in "ijklmnopqrstuvwxyz"]
+    FIRST, SECOND = WORDS[:70], WORDS[70:]
+
+    def assert_equal(self, folder, texts, pairs, *, max_length, truncation, side):
+        write_vocabulary(folder, vocabulary=VOCABULARY[:5] + self.WORDS)
+        theirs = transformers.BertTokenizer.from_pretrained(folder, truncation_side=side)(
+            texts, pairs, truncation=True, max_length=max_length
+        )
+        ids, type_ids = encode_pairs(Tokenizer(folder), texts, pairs, max_length, truncation)
+        assert ids == theirs["input_ids"]
+        assert type_ids == theirs["token_type_ids"]
+
+    @pytest.mark.parametrize("max_length", range(3, 24))
+    def test_every_pair_of_short_lengths(self, tmp_path, truncation, side, max_length):
+        lengths = [(first, second) for first in range(11) for second in range(11)]
+        texts = [" ".join(self.FIRST[:first]) for first, _ in lengths]
+        pairs = [" ".join(self.SECOND[:second]) for _, second in lengths]
+        self.assert_equal(tmp_path, texts, pairs, max_length=max_length, truncation=truncation, side=side)
+
+    @pytest.mark.parametrize("max_length", [16, 47, 64, 99, 128, 141, 142])
+    def test_long_ones(self, tmp_path, truncation, side, max_length):
+        lengths = np.random.default_rng(max_length).integers(0, 71, size=(200, 2))
+        texts = [" ".join(self.FIRST[:first]) for first in lengths[:, 0]]
+        pairs = [" ".join(self.SECOND[:second]) for second in lengths[:, 1]]
+        self.assert_equal(tmp_path, texts, pairs, max_length=max_length, truncation=truncation, side=side)
 
 
 class TestSavePretrained:
@@ -163,23 +180,14 @@ class TestFiles:
         with pytest.raises(InputError, match="checkpoint has no tokenizer"):
             Tokenizer(tmp_path / "absent")
 
-    def test_vocabulary_beside_config_json_only(self, tmp_path):
-        """Google's first releases carry no tokenizer_config.json; they are read as uncased, as Hugging Face does."""
-        write_vocabulary(tmp_path)
-        (tmp_path / "tokenizer_config.json").unlink()
-        (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-        assert encode(Tokenizer(tmp_path), ["The"]) == [[CLS, THE, SEP]]
-
-    @pytest.mark.parametrize("content", ["{", "{}", "[]", "", '{"added_tokens": []}'])
-    def test_unreadable_tokenizer_json(self, tmp_path, content):
-        write_tokenizer_json(tmp_path)
-        (tmp_path / "tokenizer.json").write_text(content)
-        with pytest.raises(InputError, match="unreadable tokenizer, in .*, got "):
-            Tokenizer(tmp_path)
+    def test_google_release(self, tmp_path):
+        """No tokenizer_config.json, no config.json; the capital letters in the vocabulary say that it is cased."""
+        write_tokens(tmp_path)
+        (tmp_path / "bert_config.json").write_text("{}")
+        (tmp_path / "bert_model.ckpt.index").touch()
+        assert encode(Tokenizer(tmp_path), ["The"]) == [[CLS, VOCABULARY.index("The"), SEP]]
 
     def test_verbosity_of_transformers_is_left_as_it_was(self, folder):
-        import transformers
-
         before = transformers.logging.get_verbosity()
         Tokenizer(folder)
         assert transformers.logging.get_verbosity() == before
@@ -215,15 +223,3 @@ class TestProperties:
             "cls_token": "[CLS]",
             "sep_token": "[SEP]",
         }
-
-    @pytest.mark.parametrize(
-        ("normalizer", "got"), [(normalizers.NFC(), "WordPiece with NFC"), (None, "WordPiece with no normalizer")]
-    )
-    def test_normalizer_of_another_kind(self, tmp_path, monkeypatch, normalizer, got):
-        write_tokenizer_json(tmp_path)
-        loaded = tokenizer_module._load(tmp_path)
-        loaded.backend_tokenizer.normalizer = normalizer
-        monkeypatch.setattr(tokenizer_module, "_load", lambda folder: loaded)
-        expected = f"not a BERT tokenizer, in .*, expected WordPiece with a BertNormalizer, got {got}"
-        with pytest.raises(InputError, match=expected):
-            Tokenizer(tmp_path)

@@ -7,8 +7,8 @@ from typing import Any
 
 from tf_finetune.config import Truncation
 from tf_finetune.errors import InputError
-
-FILES = ("tokenizer.json", "vocab.txt")
+from tf_finetune.text import tokenizer_files
+from tf_finetune.text.truncation import truncate, truncate_pair
 
 # Texts encoded at once: enough for all cores, and few whole encodings in memory beside the ids that are kept.
 CHUNK = 4096
@@ -22,19 +22,17 @@ class Tokenizer:
         folder: where it was read from.
 
     Raises:
-        InputError: no tokenizer there, or another kind than BERT's WordPiece.
+        InputError: no tokenizer there, a broken one, or another kind than BERT's WordPiece.
     """
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
-        if not any((self.folder / name).is_file() for name in FILES):
-            raise InputError("checkpoint has no tokenizer", where=folder, expected=" or ".join(FILES))
-        self._tokenizer = _load(self.folder)
+        self._tokenizer = tokenizer_files.load(self.folder)
         self.fast = self._tokenizer.backend_tokenizer
-        self._normalizer = self._bert_normalizer()
         # A saved tokenizer may have both baked in (the packaged one pads everything to 128).
         self.fast.no_truncation()
         self.fast.no_padding()
+        self._cls_id, self._sep_id = self._special_ids()
 
     def encode(self, texts: Sequence[str], *, max_length: int, truncation: Truncation) -> list[list[int]]:
         """Token ids of each text: [CLS] text [SEP], at most max_length of them."""
@@ -44,17 +42,37 @@ class Tokenizer:
             ids += [truncate(encoding.ids, max_length=max_length, truncation=truncation) for encoding in encoded]
         return ids
 
-    def _bert_normalizer(self) -> dict[str, Any]:
-        saved = json.loads(self.fast.to_str())
-        model, normalizer = saved["model"]["type"], saved["normalizer"] or {}
-        if model != "WordPiece" or normalizer.get("type") != "BertNormalizer":
-            raise InputError(
-                "not a BERT tokenizer",
-                where=self.folder,
-                expected="WordPiece with a BertNormalizer",
-                got=f"{model} with {normalizer.get('type', 'no normalizer')}",
+    def encode_pairs(
+        self, texts: Sequence[str], pairs: Sequence[str], *, max_length: int, truncation: Truncation
+    ) -> tuple[list[list[int]], list[list[int]]]:
+        """Token ids and token type ids of each text and its pair: [CLS] text [SEP] pair [SEP].
+
+        Types are 0 up to the first [SEP] and 1 after it. What is too long is shortened as `truncation.truncate_pair`
+        says. An empty text leaves its special tokens: [CLS] text [SEP] [SEP], as Hugging Face gives for a batch
+        (called with one text and an empty pair, it leaves the second [SEP] out).
+
+        Args:
+            texts: the first texts.
+            pairs: the second text of each.
+            max_length: tokens of both together at most, 3 special ones included; at least 3.
+            truncation: which part of a text that is shortened is kept.
+
+        Raises:
+            InputError: not as many pairs as texts.
+        """
+        if len(texts) != len(pairs):
+            raise InputError("texts without their pair", expected=f"{len(texts)} second texts", got=len(pairs))
+        ids, type_ids = [], []
+        for start in range(0, len(texts), CHUNK):
+            encoded = (
+                self.fast.encode_batch_fast(list(side[start : start + CHUNK]), add_special_tokens=False)
+                for side in (texts, pairs)
             )
-        return normalizer
+            for text, pair in zip(*encoded, strict=True):
+                first, second = truncate_pair(text.ids, pair.ids, max_length=max_length, truncation=truncation)
+                ids.append([self._cls_id, *first, self._sep_id, *second, self._sep_id])
+                type_ids.append([0] * (len(first) + 2) + [1] * (len(second) + 1))
+        return ids, type_ids
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes tokenizer.json and tokenizer_config.json."""
@@ -71,39 +89,26 @@ class Tokenizer:
 
         `special_tokens` are those found literally in a text before it is normalised, such as [MASK].
         """
+        saved = json.loads(self.fast.to_str())
+        normalizer = saved["normalizer"]
         return {
             "vocabulary": self.vocabulary,
-            "lowercase": self._normalizer["lowercase"],
-            "strip_accents": self._normalizer["strip_accents"],
-            "tokenize_chinese_chars": self._normalizer["handle_chinese_chars"],
-            "clean_text": self._normalizer["clean_text"],
+            "lowercase": normalizer["lowercase"],
+            "strip_accents": normalizer["strip_accents"],
+            "tokenize_chinese_chars": normalizer["handle_chinese_chars"],
+            "clean_text": normalizer["clean_text"],
             "special_tokens": {t.content: index for index, t in self.fast.get_added_tokens_decoder().items()},
-            "unk_token": self._tokenizer.unk_token,
-            "cls_token": self._tokenizer.cls_token,
-            "sep_token": self._tokenizer.sep_token,
+            "unk_token": saved["model"]["unk_token"],
+            "cls_token": self.fast.id_to_token(self._cls_id),
+            "sep_token": self.fast.id_to_token(self._sep_id),
         }
 
-
-def truncate(ids: list[int], *, max_length: int, truncation: Truncation) -> list[int]:
-    """Shortens [CLS] text [SEP] to max_length ids; the two special ones stay."""
-    surplus = len(ids) - max_length
-    if surplus <= 0:
+    def _special_ids(self) -> list[int]:
+        """The ids of [CLS] and [SEP]: all that an empty text has."""
+        ids = self.fast.encode("").ids
+        if len(ids) != 2:
+            tokens = " ".join(self.fast.id_to_token(index) for index in ids)
+            raise InputError(
+                "not a BERT tokenizer", where=self.folder, expected="[CLS] text [SEP]", got=f"{tokens} text".strip()
+            )
         return ids
-    kept = max_length - 2
-    head = {Truncation.HEAD: kept, Truncation.TAIL: 0, Truncation.HEAD_TAIL: kept // 4}[truncation]
-    return ids[: 1 + head] + ids[1 + head + surplus :]
-
-
-def _load(folder: Path):
-    import transformers
-
-    verbosity = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
-    try:
-        return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # `tokenizers` raises Exception itself for a file it cannot read
-        raise InputError(
-            "unreadable tokenizer", where=folder, got=f"{type(error).__name__}: {error}".splitlines()[0]
-        ) from None
-    finally:
-        transformers.logging.set_verbosity(verbosity)
