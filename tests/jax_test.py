@@ -66,3 +66,39 @@ def test_one_fit_step_is_the_same_on_jax_and_tensorflow(checkpoint):
     np.testing.assert_allclose(on_jax["loss"], on_tensorflow["loss"], atol=1e-5)
     assert not np.allclose(on_jax["before"], on_jax["after"], atol=1e-3)
     np.testing.assert_allclose(on_jax["after"], on_tensorflow["after"], atol=1e-3)
+
+
+LOGITS = """
+import json, os, sys
+if os.environ["KERAS_BACKEND"] == "jax":
+    sys.modules["tensorflow"] = None
+import numpy as np
+from tf_finetune import TFBertForSequenceClassification
+
+model = TFBertForSequenceClassification.from_pretrained(sys.argv[1])
+inputs = {name: np.array(value) for name, value in json.loads(sys.argv[2]).items()}
+print(json.dumps(np.asarray(model(inputs)).tolist()))
+"""
+
+
+def test_the_packaged_weights_give_the_same_logits_on_jax_and_tensorflow(packaged_checkpoint, tmp_path):
+    import transformers
+
+    from tf_finetune import TFBertForSequenceClassification
+
+    TFBertForSequenceClassification.from_pretrained(packaged_checkpoint, num_labels=3).save_pretrained(tmp_path)
+    texts = ["A wonderful film, full of joy and wit.", "Dull, loud and pointless from start to end.", "Hm."]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(packaged_checkpoint)
+    inputs = json.dumps(dict(tokenizer(texts, padding="longest")))
+
+    def logits(backend):
+        environment = os.environ | {"KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu"}
+        command = [sys.executable, "-c", LOGITS, str(tmp_path), inputs]
+        result = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert result.returncode == 0, result.stderr
+        return np.array(json.loads(result.stdout.splitlines()[-1]))
+
+    on_jax, on_tensorflow = logits("jax"), logits("tensorflow")
+    assert on_jax.shape == (3, 3)
+    assert np.abs(on_jax).max() > 1e-2
+    np.testing.assert_allclose(on_jax, on_tensorflow, rtol=0, atol=1e-5)
