@@ -241,14 +241,33 @@ class TestSnapshot:
         hub.add("owner/both", CHECKPOINT | shards)
         assert files(tf_hub.snapshot("owner/both")) == sorted(CHECKPOINT)
 
-    def test_no_safetensors(self, hub, empty_hub_cache):
-        hub.add("owner/pickled", {"config.json": b"{}"} | OTHERS)
-        expected = (
-            "no safetensors weights in this repository, in owner/pickled@.{7}, expected model.safetensors, "
-            "got onnx/model.onnx, pytorch_model.bin, tf_model.h5$"
-        )
+    def test_without_safetensors_the_weights_of_the_tf_classes(self, hub, empty_hub_cache):
+        small = {name: CHECKPOINT[name] for name in ("config.json", "vocab.txt")}
+        hub.add("owner/older", small | OTHERS)
+        assert files(tf_hub.snapshot("owner/older")) == sorted([*small, "tf_model.h5"])
+
+    def test_a_pickle_comes_last(self, hub, empty_hub_cache, monkeypatch):
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+        small = {name: CHECKPOINT[name] for name in ("config.json", "vocab.txt")}
+        hub.add("owner/pickled", small | {"pytorch_model.bin": b"pickle"})
+        assert files(tf_hub.snapshot("owner/pickled")) == sorted([*small, "pytorch_model.bin"])
+
+    def test_a_pickle_is_not_fetched_where_nothing_can_read_it(self, hub, empty_hub_cache, monkeypatch):
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+        hub.add("owner/pickled", {"config.json": b"{}", "pytorch_model.bin": b"pickle"})
+        expected = "only read with PyTorch, which is not installed, in owner/pickled@.{7}, .*, got pytorch_model.bin$"
         with pytest.raises(InputError, match=expected):
             tf_hub.snapshot("owner/pickled")
+        assert hub.fetched() == []
+
+    def test_no_weights_of_bert(self, hub, empty_hub_cache):
+        hub.add("owner/other", {"config.json": b"{}", "onnx/model.onnx": b"onnx"})
+        expected = (
+            "no weights of BERT in this repository, in owner/other@.{7}, "
+            "expected model.safetensors or tf_model.h5 or pytorch_model.bin, got onnx/model.onnx$"
+        )
+        with pytest.raises(InputError, match=expected):
+            tf_hub.snapshot("owner/other")
 
     def test_no_config(self, hub, empty_hub_cache):
         hub.add("owner/bare", {"model.safetensors": WEIGHTS})

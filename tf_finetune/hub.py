@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 RepoType = Literal["model", "dataset"]
 
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
+# In the order in which `bert.stored_weights` looks for them; the first and the last may be in shards.
+WEIGHTS = ("model.safetensors", "tf_model.h5", "pytorch_model.bin")
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json", "added_tokens.json")
 # What other libraries keep weights in; only named, to say why a repository is of no use here.
 OTHER_WEIGHTS = (".bin", ".h5", ".msgpack", ".onnx", ".ckpt", ".pt", ".safetensors")
@@ -91,7 +92,7 @@ def snapshot(repo_id: str, revision: str | None = None) -> Path:
     Raises:
         NotOnHub: no such repository.
         HubUnreachable: the hub cannot be reached and the cache lacks a file.
-        InputError: no such revision, access refused, no BERT checkpoint in safetensors, a broken download.
+        InputError: no such revision, access refused, no weights that can be read, a broken download.
     """
     if revision and COMMIT.fullmatch(revision):
         folder = _snapshot_folder(repo_id, revision, "model")
@@ -223,12 +224,31 @@ def _needed(repo_id: str, info: "ModelInfo") -> list["RepoSibling"]:
     where = _short(repo_id, info.sha)
     if "config.json" not in files:
         raise InputError("no config.json in this repository", where=where, expected="a BERT checkpoint")
-    weights = [WEIGHTS] if WEIGHTS in files else [INDEX, *sorted(filter(SHARD.fullmatch, files))]
-    if weights[0] not in files:
+    weights = _weights(files)
+    if not weights:
         others = sorted(name for name in files if name.endswith(OTHER_WEIGHTS))
         got = ", ".join(others) or "no weights"
-        raise InputError("no safetensors weights in this repository", where=where, expected=WEIGHTS, got=got)
+        raise InputError("no weights of BERT in this repository", where=where, expected=" or ".join(WEIGHTS), got=got)
+    if weights[0].startswith(WEIGHTS[-1]) and importlib.util.find_spec("torch") is None:
+        raise InputError(
+            "a pickle is only read with PyTorch, which is not installed",
+            where=where,
+            expected=f"{WEIGHTS[0]}, or `pip install torch`",
+            got=weights[0],
+        )
     return [files[name] for name in ("config.json", *TOKENIZER, *weights) if name in files]
+
+
+def _weights(names: Iterable[str]) -> list[str]:
+    """The files to read weights from, an index before its shards; empty when there are none."""
+    for whole in WEIGHTS:
+        if whole in names:
+            return [whole]
+        stem, _, suffix = whole.partition(".")
+        if f"{whole}.index.json" in names and suffix != "h5":
+            shard = re.compile(rf"{stem}-\d{{5}}-of-\d{{5}}\.{suffix}")
+            return [f"{whole}.index.json", *sorted(filter(shard.fullmatch, names))]
+    return []
 
 
 def _missing(folder: Path) -> list[str]:
@@ -236,11 +256,12 @@ def _missing(folder: Path) -> list[str]:
     missing = [] if (folder / "config.json").is_file() else ["config.json"]
     if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
         missing.append("tokenizer.json")
-    if (folder / WEIGHTS).is_file():
+    weights = _weights([path.name for path in folder.iterdir()] if folder.is_dir() else [])
+    if not weights:
+        return [*missing, WEIGHTS[0]]
+    if weights[0] in WEIGHTS:
         return missing
-    if not (folder / INDEX).is_file():
-        return [*missing, WEIGHTS]
-    shards = set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
+    shards = set(json.loads((folder / weights[0]).read_text(encoding="utf-8"))["weight_map"].values())
     return missing + [name for name in sorted(shards) if not (folder / name).is_file()]
 
 
