@@ -2,10 +2,12 @@
 
 import functools
 import importlib.util
+import os
 import pickle
 import re
 import tempfile
 import warnings
+import weakref
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,9 +76,11 @@ class _PickledFile:
 
         if sum(tensor.nbytes for tensor in self.state.values()) < REOPENED_AFTER_BYTES:
             return
-        self.aside = tempfile.NamedTemporaryFile(suffix=".bin")  # noqa: SIM115  lives as long as this object
+        descriptor, aside = tempfile.mkstemp(suffix=".bin")
+        os.close(descriptor)
+        weakref.finalize(self, Path(aside).unlink, missing_ok=True)
         try:
-            torch.save(self.state, self.aside.name)  # by name: through the open file it would copy each tensor
+            torch.save(self.state, aside)  # by name: through an open file it would copy each tensor
         except (OSError, RuntimeError) as error:
             raise InputError(
                 "no room to read weights of this old format",
@@ -84,7 +88,7 @@ class _PickledFile:
                 expected=f"as much as the size of {self.path}",
                 got=reason(error),
             ) from None
-        self.state, self.mapped = None, Path(self.aside.name)
+        self.state, self.mapped = None, Path(aside)
         self.state, _ = _state_dict(self.mapped)
 
 
