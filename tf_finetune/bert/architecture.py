@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ from tf_finetune.errors import InputError
 
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu")
 REGRESSION, SINGLE_LABEL, MULTI_LABEL = "regression", "single_label_classification", "multi_label_classification"
+# Far more than any data set has; a config.json may ask for a billion.
+MOST_LABELS = 1_000_000
+LARGEST_JSON_BYTES = 100 * 2**20
 PROBLEM_TYPES = (REGRESSION, SINGLE_LABEL, MULTI_LABEL)
 
 # Values that would make another model of it, and what they are in the one that is built here.
@@ -93,7 +97,7 @@ class BertArchitecture:
                 "not a BERT checkpoint",
                 where=where,
                 expected="model_type bert",
-                got=f"model_type {config.get('model_type')!r}",
+                got=f"model_type {_brief(config.get('model_type'))}",
             )
         for key, value in BUILT.items():
             if config.get(key, value) not in (value, None):
@@ -101,7 +105,7 @@ class BertArchitecture:
                     "only encoder BERTs with absolute positions are built here",
                     where=where,
                     expected=f"{key}={value}",
-                    got=f"{key}={config[key]!r}",
+                    got=f"{key}={_brief(config[key])}",
                 )
         del config["model_type"]
         labels = config.pop("id2label", None)
@@ -112,11 +116,12 @@ class BertArchitecture:
         extra = {key: value for key, value in config.items() if key not in fields}
         for key, value in known.items():
             _check_value(fields[key], value, where)
-        if isinstance(labels, Mapping) and all(str(index).isdecimal() for index in labels):
-            known["id2label"] = tuple(name for _, name in sorted(labels.items(), key=lambda item: int(item[0])))
-        elif labels:
-            raise InputError("wrong value for id2label", where=where, expected="names by number", got=repr(labels))
-        elif num_labels:
+        if labels:
+            known["id2label"] = _labels(labels, where)
+        elif num_labels is not None:
+            if type(num_labels) is not int or not 0 < num_labels <= MOST_LABELS:
+                expected = f"a whole number from 1 to {MOST_LABELS}"
+                raise InputError("wrong value for num_labels", where=where, expected=expected, got=_brief(num_labels))
             known["id2label"] = default_labels(num_labels)
         return cls(**known, extra=extra)
 
@@ -156,7 +161,22 @@ def _check_value(field: dataclasses.Field, value: Any, where: object) -> None:
     else:
         right, expected = type(value) in (int, float) and 0 <= value < 1, "a number from 0 to 1"
     if not right:
-        raise InputError(f"wrong value for {field.name}", where=where, expected=expected, got=repr(value))
+        raise InputError(f"wrong value for {field.name}", where=where, expected=expected, got=_brief(value))
+
+
+def _labels(labels: Any, where: object) -> tuple[str, ...]:
+    """The names of an id2label in the order of their numbers, which JSON has as text."""
+    if isinstance(labels, Mapping) and len(labels) <= MOST_LABELS:
+        numbered = all(re.fullmatch(r"[0-9]{1,9}", str(number)) for number in labels)
+        if numbered and all(isinstance(name, str | int | float) for name in labels.values()):
+            return tuple(name for _, name in sorted(labels.items(), key=lambda item: int(item[0])))
+    raise InputError("wrong value for id2label", where=where, expected="names by number", got=_brief(labels))
+
+
+def _brief(value: Any) -> str:
+    """A stranger's value, short enough for a line."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def default_labels(num_labels: int) -> tuple[str, ...]:
@@ -202,6 +222,8 @@ def read_json(path: Path) -> dict[str, Any]:
         InputError: it cannot be read, or is no object.
     """
     try:
+        if path.stat().st_size > LARGEST_JSON_BYTES:
+            raise ValueError(f"more than {LARGEST_JSON_BYTES // 2**20} MiB")
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"unreadable {path.name}", where=path, got=str(error)) from None
@@ -210,3 +232,10 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"not a {path.name}", where=path, expected="an object", got=type(content).__name__)
     return content
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes the whole file aside and renames it: who reads at the same time sees the earlier one or this one."""
+    aside = path.with_name(f".{path.name}.part")
+    aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    aside.replace(path)

@@ -1,7 +1,6 @@
 """Weights between a checkpoint and a model, both ways; what belongs to what is said by the weight table alone."""
 
 import dataclasses
-import json
 import math
 import re
 from pathlib import Path
@@ -10,7 +9,7 @@ import keras
 import numpy as np
 from safetensors.numpy import save_file
 
-from tf_finetune.bert.architecture import BertArchitecture
+from tf_finetune.bert.architecture import BertArchitecture, write_json
 from tf_finetune.bert.stored_weights import SAFETENSORS, StoredTensor
 from tf_finetune.bert.weight_table import Entry, weight_table
 from tf_finetune.errors import InputError
@@ -21,6 +20,8 @@ IGNORED = ("bert.embeddings.position_ids", "bert.embeddings.token_type_ids", "cl
 OPTIONAL = {"bert.pooler": "pooler", "classifier": "classifier"}
 # Rows of a large tensor read and assigned at once: what loading needs beside the model itself.
 CHUNK_BYTES = 4 * 2**20
+# No head is larger; a config.json that asks for more is a mistake, or worse.
+LARGEST_NEW_BYTES = 4 * 2**30
 SHARD = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
 
 
@@ -90,13 +91,31 @@ def match(
         else:
             found.append((entry, tensors))
     if missing:
-        raise InputError(
-            "checkpoint lacks a tensor", where=folder, expected=_some(missing), got=f"{len(stored)} others"
-        )
+        others = f"{len(stored)} others: {_some(sorted(stored))}" if stored else "no others"
+        raise InputError("checkpoint lacks a tensor", where=folder, expected=_some(missing), got=others)
+    _check_sizes(found, new, folder)
     absent = dict.fromkeys(part for start, part in OPTIONAL.items() for e in new if e.tensors[0].startswith(start))
     if absent:
         notes.append(f"{' and '.join(absent)} newly initialised: train before use")
     return Match(found, new, notes + _left_over(stored, folder))
+
+
+def _check_sizes(found: list[tuple[Entry, list[StoredTensor]]], new: list[Entry], folder: Path) -> None:
+    """Refuses a checkpoint that claims more than it holds, before memory for the claim is taken."""
+    tensors = [tensor for _, parts in found for tensor in parts]
+    held = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    if sum(math.prod(tensor.shape) for tensor in tensors) > held:
+        largest = max(tensors, key=lambda tensor: math.prod(tensor.shape))
+        shape = f"shape {list(largest.shape)}"
+        raise InputError(f"tensor {largest.name} is larger than its file", where=largest.file, got=shape)
+    for entry in new:
+        if 4 * len(entry.tensors) * math.prod(entry.shape) > LARGEST_NEW_BYTES:
+            raise InputError(
+                f"{entry.tensors[0]} is too large to be newly initialised",
+                where=folder,
+                expected=f"at most {LARGEST_NEW_BYTES // 2**30} GiB",
+                got=f"shape {list(entry.shape)}",
+            )
 
 
 def _left_over(stored: dict[str, StoredTensor], folder: Path) -> list[str]:
@@ -222,16 +241,22 @@ def save(model, folder: Path, *, max_shard_size: int | str) -> None:
         max_shard_size=max_shard_size,
     )
     variables = _variables(model)
-    for file, names in split.filename_to_tensors.items():
-        tensors = {name: _tensor(model, variables, *sources[name]) for name in names}
-        aside = folder / f".{file}"
-        save_file(tensors, aside, metadata={"format": "pt"})
-        aside.replace(folder / file)
+    asides = {file: folder / f".{file}.part" for file in split.filename_to_tensors}
+    try:
+        for file, names in split.filename_to_tensors.items():
+            tensors = {name: _tensor(model, variables, *sources[name]) for name in names}
+            save_file(tensors, asides[file], metadata={"format": "pt"})
+        for file, aside in asides.items():  # only now, so that a full disk leaves the earlier weights as they were
+            aside.replace(folder / file)
+    finally:
+        for aside in asides.values():
+            aside.unlink(missing_ok=True)
     kept = set(split.filename_to_tensors)
     if split.is_sharded:
         kept.add(f"{SAFETENSORS}.index.json")
-        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
-        (folder / f"{SAFETENSORS}.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        write_json(
+            folder / f"{SAFETENSORS}.index.json", {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+        )
     for path in folder.iterdir():
         if SHARD.fullmatch(path.name) and path.name not in kept:
             path.unlink()

@@ -41,7 +41,8 @@ _blank = contextvars.ContextVar("_blank", default=False)
 
 @contextlib.contextmanager
 def blank_weights() -> Iterator[None]:
-    """Models built inside start with zeros: random values that a checkpoint replaces cost time and memory."""
+    """Models built inside start with whatever is in memory: values that a checkpoint replaces cost time, and memory
+    that is not written to is not yet taken."""
     token = _blank.set(True)
     try:
         yield
@@ -51,7 +52,15 @@ def blank_weights() -> Iterator[None]:
 
 class _Normal(keras.initializers.RandomNormal):
     def __call__(self, shape, dtype=None):
-        return ops.zeros(shape, dtype) if _blank.get() else super().__call__(shape, dtype)
+        return _blank_tensor(shape, dtype) if _blank.get() else super().__call__(shape, dtype)
+
+
+def _blank_tensor(shape, dtype):
+    if keras.backend.backend() != "tensorflow":
+        return ops.zeros(shape, dtype)
+    import tensorflow as tf
+
+    return tf.raw_ops.Empty(shape=shape, dtype=keras.backend.standardize_dtype(dtype), init=False)
 
 
 def _initializer(architecture: BertArchitecture):

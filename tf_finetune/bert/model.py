@@ -1,7 +1,6 @@
 """TFBertModel and TFBertForSequenceClassification: BERT on Keras 3, drop-in by name and by numbers."""
 
 import dataclasses
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from tf_finetune.bert import hf_weights
-from tf_finetune.bert.architecture import MULTI_LABEL, REGRESSION, BertArchitecture, label_names
+from tf_finetune.bert.architecture import MULTI_LABEL, REGRESSION, BertArchitecture, label_names, write_json
 from tf_finetune.bert.layers import LORA_TARGETS, BertBackbone, Dropout, blank_weights, dense
 from tf_finetune.bert.stored_weights import stored_weights
 from tf_finetune.errors import InputError
@@ -28,6 +27,7 @@ class _BertBase(keras.Model):
     """What both models share: construction from an architecture, the input names, load and save."""
 
     hf_class: str  # the name of the PyTorch class that opens what `save_pretrained` writes
+    has_classifier = False
     options: tuple[str, ...] = ()  # arguments of the constructor beside the architecture
 
     def __init__(self, architecture: "BertArchitecture | dict[str, Any] | transformers.BertConfig", **kwargs):
@@ -100,15 +100,17 @@ class _BertBase(keras.Model):
         if unknown:
             raise InputError("unknown config override", expected="a key of config.json", got=", ".join(sorted(unknown)))
         labels = label_names(architecture, num_labels=num_labels, id2label=id2label, label2id=label2id)
-        model = cls(dataclasses.replace(architecture, id2label=labels, **overrides), **options)
+        architecture = dataclasses.replace(architecture, id2label=labels, **overrides)
+        # Before anything is built: a config may ask for a billion layers, which no checkpoint has.
         matched = hf_weights.match(
             stored_weights(folder, from_pt=from_pt),
-            model.architecture,
+            architecture,
             folder=folder,
-            head=hasattr(model, "classifier"),
+            head=cls.has_classifier,
             new_head=new_head,
             ignore_mismatched_sizes=ignore_mismatched_sizes,
         )
+        model = cls(architecture, **options)
         with blank_weights():
             model.build()
         hf_weights.assign(model, matched)
@@ -130,7 +132,7 @@ class _BertBase(keras.Model):
         config["dtype"] = "float32"
         self.build()
         hf_weights.save(self, folder, max_shard_size=max_shard_size)
-        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        write_json(folder / "config.json", config)
 
     def gradient_checkpointing_enable(self) -> None:
         """Training keeps the input of each encoder block only and computes the block again in the backward pass.
@@ -226,6 +228,7 @@ class TFBertForSequenceClassification(_BertBase):
     """
 
     hf_class = "BertForSequenceClassification"
+    has_classifier = True
 
     def __init__(self, architecture, *, name: str = "tf_bert_for_sequence_classification", **kwargs):
         super().__init__(architecture, name=name, **kwargs)

@@ -1,13 +1,17 @@
 """Tensors of one safetensors file, as PyTorch or as the old TF classes wrote it."""
 
+from collections.abc import Callable
 from pathlib import Path
 
+import ml_dtypes  # noqa: F401  makes bfloat16 known to numpy
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from tf_finetune.bert.stored_weights import StoredTensor
+from tf_finetune.bert.stored_weights import StoredTensor, reason, united
 from tf_finetune.bert.tf_checkpoint import tensor_by_tf_name
 from tf_finetune.errors import InputError
+
+PRECISIONS = ("F64", "F32", "F16", "BF16")
 
 
 def safetensors_weights(path: Path) -> dict[str, StoredTensor]:
@@ -18,25 +22,30 @@ def safetensors_weights(path: Path) -> dict[str, StoredTensor]:
     """
     try:
         with safe_open(path, framework="numpy") as file:
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            kinds = {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
     except (SafetensorError, OSError) as error:
-        raise InputError("unreadable weights", where=path, expected="a safetensors file", got=str(error)) from None
-    tensors = {}
-    for name, shape in shapes.items():
-        if "/" in name:
-            tensors |= tensor_by_tf_name(name, path, shape, _reader(path, name))
-        else:
-            tensors[name] = StoredTensor(name=name, file=path, shape=shape, rows=_reader(path, name))
-    return tensors
+        raise InputError("unreadable weights", where=path, expected="a safetensors file", got=reason(error)) from None
+    return united(_tensor(name, path, *kind) for name, kind in kinds.items())
 
 
-def _reader(path: Path, name: str):
+def _tensor(name: str, path: Path, shape: tuple[int, ...], precision: str) -> dict[str, StoredTensor]:
+    rows = _reader(path, name, precision)
+    if "/" in name:
+        return tensor_by_tf_name(name, path, shape, rows)
+    return {name: StoredTensor(name=name, file=path, shape=shape, rows=rows)}
+
+
+def _reader(path: Path, name: str, precision: str) -> Callable[[int, int], np.ndarray]:
     def rows(start: int, stop: int) -> np.ndarray:
+        if precision not in PRECISIONS:
+            expected = f"one of {', '.join(PRECISIONS)}"
+            raise InputError(f"tensor {name} holds no weights", where=path, expected=expected, got=precision)
         try:
             # Opened for each read: pages of a mapped file count as memory for as long as it stays open.
             with safe_open(path, framework="numpy") as file:
                 return file.get_slice(name)[start:stop]
-        except (SafetensorError, OSError, AttributeError, TypeError) as error:  # numpy has no such precision
-            raise InputError(f"unreadable tensor {name}", where=path, got=str(error)) from None
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"unreadable tensor {name}", where=path, got=reason(error)) from None
 
     return rows

@@ -1,7 +1,8 @@
 """The tensors of a checkpoint folder, whichever of the known files it has, under PyTorch's names and not read yet."""
 
 import dataclasses
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from tf_finetune.bert.architecture import read_json
 from tf_finetune.errors import InputError
 
 SAFETENSORS, TORCH, KERAS = "model.safetensors", "pytorch_model.bin", "tf_model.h5"
+LONGEST_NAME = 250
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,7 +44,8 @@ class StoredTensor:
                 expected="floating-point numbers",
                 got=value.dtype.name,
             )
-        value = value.astype(np.float32, copy=False)
+        with np.errstate(over="ignore"):  # what float32 cannot hold is refused below, in words
+            value = value.astype(np.float32, copy=False)
         if not np.isfinite(value).all():
             raise InputError(
                 f"tensor {self.name} is damaged", where=self.file, expected="finite numbers", got="NaN or infinity"
@@ -71,44 +74,84 @@ def stored_weights(folder: Path, *, from_pt: bool = False) -> dict[str, StoredTe
     from tf_finetune.bert.safetensors_weights import safetensors_weights
     from tf_finetune.bert.torch_weights import torch_weights
 
-    if files := _whole_or_shards(folder / SAFETENSORS):
-        return _united(safetensors_weights(file) for file in files)
-    if not from_pt and (folder / KERAS).is_file():
-        return tf_checkpoint.keras_weights(folder / KERAS)
+    if os.path.lexists(folder / SAFETENSORS):  # also a link to nowhere, whose reader then says so
+        return _named(safetensors_weights(folder / SAFETENSORS))
+    if os.path.lexists(folder / f"{SAFETENSORS}.index.json"):
+        return _named(_shards(folder / f"{SAFETENSORS}.index.json", safetensors_weights))
+    if not from_pt and os.path.lexists(folder / KERAS):
+        return _named(tf_checkpoint.keras_weights(folder / KERAS))
     if not from_pt and (indices := sorted(folder.glob("*.ckpt*.index"))):
-        return tf_checkpoint.google_weights(indices)
-    if files := _whole_or_shards(folder / TORCH):
-        return _united(torch_weights(file) for file in files)
+        return _named(tf_checkpoint.google_weights(indices))
+    if os.path.lexists(folder / TORCH):
+        return _named(torch_weights(folder / TORCH))
+    if os.path.lexists(folder / f"{TORCH}.index.json"):
+        return _named(_shards(folder / f"{TORCH}.index.json", torch_weights))
     expected = f"{SAFETENSORS} or {TORCH}" if from_pt else f"{SAFETENSORS}, {KERAS}, *.ckpt.index or {TORCH}"
     raise InputError("checkpoint has no weights", where=folder, expected=expected)
 
 
-def _whole_or_shards(path: Path) -> list[Path]:
-    """The file itself, or else the shards that its index names; empty when there is neither."""
-    if path.is_file():
-        return [path]
-    index = path.with_name(f"{path.name}.index.json")
-    if not index.is_file():
-        return []
+def united(parts: Iterable[dict[str, StoredTensor]]) -> dict[str, StoredTensor]:
+    """All tensors of the parts.
+
+    Raises:
+        InputError: two of them have the same name.
+    """
+    together: dict[str, StoredTensor] = {}
+    for part in parts:
+        for name, tensor in part.items():
+            if name in together:
+                first = together[name]
+                got = f"{first.name}, {tensor.name}" if first.file == tensor.file else str(tensor.file)
+                raise InputError(f"tensor {name} is stored twice", where=first.file, got=got)
+            together[name] = tensor
+    return together
+
+
+def reason(error: Exception) -> str:
+    """What a library's error says, short enough to be part of a line: its first sentence."""
+    lines = str(error).strip("' \n").splitlines() or [type(error).__name__]
+    return lines[0].split(". ")[0][:200]
+
+
+def _named(tensors: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
+    """The same tensors. Their names go into messages and logs, and so must be names."""
+    for name, tensor in tensors.items():
+        if len(name) > LONGEST_NAME or not name.isprintable():
+            raise InputError(
+                "a tensor has no proper name",
+                where=tensor.file,
+                expected=f"at most {LONGEST_NAME} printable characters",
+                got=ascii(name[:40]),
+            )
+    return tensors
+
+
+def _shards(index: Path, read: Callable[[Path], dict[str, StoredTensor]]) -> dict[str, StoredTensor]:
+    """The tensors of all shards; each must be where the index says."""
+    places = _places(index)
+    parts = {file: read(index.with_name(file)) for file in sorted(set(places.values()))}
+    held = {file: {tensor.name for tensor in part.values()} for file, part in parts.items()}
+    for name, file in places.items():
+        if name not in held[file]:
+            raise InputError(
+                f"the shard lacks tensor {name[:LONGEST_NAME]}",
+                where=index.with_name(file),
+                expected=f"it there, as {index.name} says",
+            )
+    return united(parts.values())
+
+
+def _places(index: Path) -> dict[str, str]:
+    """Which shard beside the index has which tensor."""
     shards = read_json(index).get("weight_map")
     if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
         raise InputError("unreadable shard index", where=index, expected="a weight_map of tensor names to file names")
-    files = []
     for name in sorted(set(shards.values())):
         # An index is a stranger's text: it may name a shard beside it, and nothing else on this machine.
-        if name in ("", ".", "..") or set(name) & set("/\\:\0"):
-            raise InputError("the shard index names no file beside it", where=index, expected="a file name", got=name)
-        if not path.with_name(name).is_file():
+        if name in ("", ".", "..") or set(name) & set("/\\:\0") or len(name) > LONGEST_NAME or not name.isprintable():
+            raise InputError(
+                "the shard index names no file beside it", where=index, expected="a file name", got=ascii(name[:40])
+            )
+        if not index.with_name(name).is_file():
             raise InputError("a shard is missing", where=index, expected=name)
-        files.append(path.with_name(name))
-    return files
-
-
-def _united(parts) -> dict[str, StoredTensor]:
-    united: dict[str, StoredTensor] = {}
-    for part in parts:
-        for name, tensor in part.items():
-            if name in united:
-                raise InputError(f"tensor {name} is stored twice", where=united[name].file, got=str(tensor.file))
-            united[name] = tensor
-    return united
+    return shards

@@ -4,13 +4,16 @@ Both name a weight by its place in the graph (`bert/encoder/layer_0/attention/se
 dense kernels as (in, out). What they need (h5py, TensorFlow) is imported when called.
 """
 
+import functools
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from tf_finetune.bert.stored_weights import StoredTensor
+from tf_finetune.bert.stored_weights import StoredTensor, reason, united
+from tf_finetune.bert.tf_checkpoint_index import checked_entries
 from tf_finetune.errors import InputError
 
 # Last part of a TensorFlow name -> of PyTorch's. The embedding tables of Google's release end without one.
@@ -18,6 +21,7 @@ LAST = {"kernel": "weight", "gamma": "weight", "beta": "bias", "embeddings": "we
 TABLES = ("word_embeddings", "position_embeddings", "token_type_embeddings")
 # run_classifier.py kept the classifier outside of any scope.
 GOOGLE_HEAD = {"output_weights": "classifier.weight", "output_bias": "classifier.bias"}
+LARGE_BYTES = 32 * 2**20
 # What an optimizer of Google's left in a checkpoint beside the weights.
 OPTIMIZER_STATE = re.compile(r"(^|/)(global_step|adam_[mv]|Adam(_1)?|lamb_[mv]|beta[12]_power|LAMB.*)$")
 
@@ -77,7 +81,7 @@ def keras_weights(path: Path) -> dict[str, StoredTensor]:
     """
     import h5py
 
-    tensors: dict[str, StoredTensor] = {}
+    parts: list[dict[str, StoredTensor]] = []
 
     def visit(name: str, item) -> None:
         layer = name.split("/")[0]
@@ -86,17 +90,16 @@ def keras_weights(path: Path) -> dict[str, StoredTensor]:
             return
         if item.external or item.is_virtual:
             raise InputError(f"tensor {name} lies in another file", where=path, expected="data in this file alone")
-        for modern, tensor in tensor_by_tf_name(name, path, item.shape, _dataset_reader(path, name)).items():
-            if modern in tensors:
-                raise InputError(f"tensor {modern} is stored twice", where=path, got=f"{tensors[modern].name}, {name}")
-            tensors[modern] = tensor
+        if item.shape is None or item.id.get_storage_size() == 0:
+            raise InputError(f"tensor {name} has no data", where=path)
+        parts.append(tensor_by_tf_name(name, path, item.shape, _dataset_reader(path, name)))
 
     try:
         with h5py.File(path, "r") as file:
             file.visititems(visit)  # passes over links out of the file
     except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise InputError("unreadable weights", where=path, expected="an HDF5 file", got=str(error)) from None
-    return tensors
+        raise InputError("unreadable weights", where=path, expected="an HDF5 file", got=reason(error)) from None
+    return united(parts)
 
 
 def _dataset_reader(path: Path, name: str) -> Callable[[int, int], np.ndarray]:
@@ -107,7 +110,7 @@ def _dataset_reader(path: Path, name: str) -> Callable[[int, int], np.ndarray]:
             with h5py.File(path, "r") as file:
                 return file[name][start:stop]
         except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"unreadable tensor {name}", where=path, got=str(error)) from None
+            raise InputError(f"unreadable tensor {name}", where=path, got=reason(error)) from None
 
     return rows
 
@@ -131,28 +134,49 @@ def google_weights(indices: list[Path]) -> dict[str, StoredTensor]:
         raise InputError(
             "a TensorFlow checkpoint is read with TensorFlow, which is not installed", where=index
         ) from None
+    entries = checked_entries(index)
+    faults = (tf.errors.OpError, ValueError, RuntimeError, LookupError)
     try:
         reader = tf.train.load_checkpoint(prefix)
         shapes = reader.get_variable_to_shape_map()
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+    except faults as error:
         raise InputError(
-            "unreadable weights", where=index, expected="a TensorFlow checkpoint", got=_first(error)
+            "unreadable weights", where=index, expected="a TensorFlow checkpoint", got=reason(error)
         ) from None
 
-    def reader_of(name: str) -> Callable[[int, int], np.ndarray]:
-        def rows(start: int, stop: int) -> np.ndarray:
-            try:
-                return reader.get_tensor(name)[start:stop]
-            except (tf.errors.OpError, ValueError, RuntimeError) as error:
-                raise InputError(f"unreadable tensor {name}", where=prefix, got=_first(error)) from None
+    @functools.lru_cache(
+        maxsize=1
+    )  # TensorFlow reads a tensor as a whole; it is kept for as long as rows are asked for
+    def whole(name: str) -> np.ndarray:
+        try:
+            return reader.get_tensor(name)
+        except faults as error:
+            raise InputError(f"unreadable tensor {name}", where=index, got=reason(error)) from None
 
-        return rows
+    def rows(name: str, start: int, stop: int) -> np.ndarray:
+        return whole(name)[start:stop]
 
-    tensors: dict[str, StoredTensor] = {}
-    for name, shape in shapes.items():
-        tensors |= tensor_by_tf_name(name, index, tuple(shape), reader_of(name))
-    return tensors
+    data = Path(f"{prefix}.data-00000-of-00001")
+    held = data.stat().st_size if data.is_file() else 0
+
+    def reader_of(name: str, shape: tuple[int, ...]) -> Callable[[int, int], np.ndarray]:
+        entry = entries.get(name)
+        if entry is None or entry.dtype != tf.float32.as_datatype_enum or entry.size < LARGE_BYTES:
+            return functools.partial(rows, name)
+        if entry.offset + entry.size > held or pytorch_name(name) is None:
+            return functools.partial(rows, name)
+        # TensorFlow keeps the memory that it read a tensor to, and gives it to its next tensor. So it reads a large one
+        # now, for the checksum, and lets go of it; the rows come from the file when the model has taken that memory.
+        whole(name)
+        whole.cache_clear()
+        return functools.partial(_file_rows, data, entry.offset, shape)
+
+    return united(
+        tensor_by_tf_name(name, index, tuple(shape), reader_of(name, tuple(shape))) for name, shape in shapes.items()
+    )
 
 
-def _first(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+def _file_rows(data: Path, offset: int, shape: tuple[int, ...], start: int, stop: int) -> np.ndarray:
+    row = math.prod(shape[1:])
+    values = np.fromfile(data, np.dtype("<f4"), (stop - start) * row, offset=offset + 4 * start * row)
+    return values.reshape(-1, *shape[1:])

@@ -2,19 +2,25 @@
 
 import functools
 import importlib.util
+import os
+import pickle
+import re
+import tempfile
+import warnings
+import weakref
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tf_finetune.bert.stored_weights import StoredTensor
+from tf_finetune.bert.stored_weights import StoredTensor, reason
 from tf_finetune.errors import InputError
 
 if TYPE_CHECKING:
     import torch
 
-REOPENED_AFTER_BYTES = 64 * 2**20
+REOPENED_AFTER_BYTES = 4 * 2**20
 
 
 def torch_weights(path: Path) -> dict[str, StoredTensor]:
@@ -41,14 +47,17 @@ class _PickledFile:
     """A state dict that is opened anew from time to time: pages of a mapped file count as memory while it is open."""
 
     def __init__(self, path: Path):
-        self.path, self.state, self.bytes_read = path, _state_dict(path), 0
+        self.path, self.mapped, self.bytes_read = path, path, 0
+        self.state, zipped = _state_dict(path)
+        if not zipped:
+            self._write_anew()
 
     def rows(self, name: str, start: int, stop: int) -> np.ndarray:
         import torch
 
         if self.bytes_read > REOPENED_AFTER_BYTES:
             self.state, self.bytes_read = None, 0
-            self.state = _state_dict(self.path)
+            self.state, _ = _state_dict(self.mapped)
         tensor = self.state[name]
         if not tensor.is_floating_point() or tensor.layout != torch.strided or tensor.is_meta:
             got = f"{tensor.dtype}, {tensor.layout}, on {tensor.device}"
@@ -60,30 +69,61 @@ class _PickledFile:
         # A copy, because a view would keep the file mapped.
         return value.copy()
 
+    def _write_anew(self) -> None:
+        """The format before 2020 cannot be mapped, and would be in memory twice; what it holds is put in a file
+        that can be, in the folder for temporary files. That file goes with this object."""
+        import torch
 
-def _state_dict(path: Path) -> "dict[str, torch.Tensor]":
+        if sum(tensor.nbytes for tensor in self.state.values()) < REOPENED_AFTER_BYTES:
+            return
+        descriptor, aside = tempfile.mkstemp(suffix=".bin")
+        os.close(descriptor)
+        weakref.finalize(self, Path(aside).unlink, missing_ok=True)
+        try:
+            torch.save(self.state, aside)  # by name: through an open file it would copy each tensor
+        except (OSError, RuntimeError) as error:
+            raise InputError(
+                "no room to read weights of this old format",
+                where=tempfile.gettempdir(),
+                expected=f"as much as the size of {self.path}",
+                got=reason(error),
+            ) from None
+        self.state, self.mapped = None, Path(aside)
+        self.state, _ = _state_dict(self.mapped)
+
+
+def _state_dict(path: Path) -> "tuple[dict[str, torch.Tensor], bool]":
+    """The tensors, and whether the file is mapped: each then comes into memory when it is read."""
     import torch
 
-    zipped = zipfile.is_zipfile(path)
     try:
+        with path.open("rb") as file:
+            zipped = file.read(4) == b"PK\3\4"  # what PyTorch itself goes by
         if zipped:
             _check_stored(path)
-        # Mapped, so that a tensor comes into memory when it is read; the format before 2020 cannot be.
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        with warnings.catch_warnings(action="ignore"):  # on pickles that it then refuses
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except InputError:
         raise
     except Exception as error:  # a damaged pickle may raise anything
-        raise InputError(
-            "unreadable weights",
-            where=path,
-            expected="a PyTorch state dict with nothing but tensors in it",
-            got=f"{type(error).__name__}: {error}".splitlines()[0],
-        ) from None
-    if not isinstance(state, dict) or not all(
-        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
-    ):
+        expected = "a PyTorch state dict with nothing but tensors in it"
+        raise InputError("unreadable weights", where=path, expected=expected, got=_reason(error)) from None
+    if not isinstance(state, dict):
         raise InputError("not a state dict", where=path, expected="tensors by name", got=type(state).__name__)
-    return state
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+            got = f"{ascii(name)[:200]}: {type(value).__name__}"
+            raise InputError("not a state dict", where=path, expected="tensors by name", got=got)
+    return state, zipped
+
+
+def _reason(error: Exception) -> str:
+    """PyTorch's reason without its advice, which is to load the file with `weights_only=False`."""
+    if called := re.search(r"GLOBAL ([\w.]+)", str(error)):
+        return f"a pickle that calls {called[1][:200]}"
+    if isinstance(error, EOFError):
+        return "a file that ends too early"
+    return "another kind of file" if isinstance(error, pickle.UnpicklingError) else reason(error)
 
 
 def _check_stored(path: Path) -> None:
