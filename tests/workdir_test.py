@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from tf_finetune import workdir
+from tf_finetune import json_files, workdir
 from tf_finetune.errors import InputError
 from tf_finetune.workdir import Workdir
 
@@ -21,20 +21,6 @@ def manifested(tmp_path):
     (folder / "deeper" / "vocab").write_bytes(b"words")
     workdir.write_manifest(folder)
     return folder
-
-
-class TestWriteJson:
-    def test_round_trip_leaves_no_other_file(self, tmp_path):
-        workdir.write_json(tmp_path / "a.json", {"key": "ü"})
-        assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"key": "ü"}
-        assert names(tmp_path) == ["a.json"]
-
-    def test_failure_keeps_the_old_file(self, tmp_path):
-        workdir.write_json(tmp_path / "a.json", 1)
-        with pytest.raises(TypeError):
-            workdir.write_json(tmp_path / "a.json", object())
-        assert (tmp_path / "a.json").read_text() == "1\n"
-        assert names(tmp_path) == ["a.json"]
 
 
 class TestPublishedFolder:
@@ -206,7 +192,7 @@ class TestWorkdir:
         run = Workdir(manifested.parent)
         run.checkpoints.mkdir()
         manifested.rename(run.checkpoints / "step_00000007")
-        workdir.write_json(run.best, {"checkpoint": "step_00000007"})
+        json_files.write(run.best, {"checkpoint": "step_00000007"})
         assert run.best_checkpoint() == run.checkpoints / "step_00000007"
 
     def test_best_checkpoint_is_checked(self, manifested):
@@ -214,6 +200,6 @@ class TestWorkdir:
         run.checkpoints.mkdir()
         (manifested / "weights").unlink()
         manifested.rename(run.checkpoints / "step_00000007")
-        workdir.write_json(run.best, {"checkpoint": "step_00000007"})
+        json_files.write(run.best, {"checkpoint": "step_00000007"})
         with pytest.raises(InputError, match="missing or altered"):
             run.best_checkpoint()

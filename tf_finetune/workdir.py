@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tf_finetune import json_files
 from tf_finetune.errors import InputError
 
 MANIFEST = "manifest.json"
@@ -120,13 +121,6 @@ def is_same(kept: Any, given: Any) -> bool:
     return kept == given
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Writes a JSON file whole: aside first, then renamed over the old one."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(aside, path)
-
-
 @contextlib.contextmanager
 def published_folder(target: Path) -> Iterator[Path]:
     """A folder to fill, renamed to `target` at the end; when the block fails, nothing is left of it."""
@@ -150,7 +144,7 @@ def write_manifest(folder: Path, **facts: str) -> None:
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
     entries = {str(p.relative_to(folder)): {"bytes": p.stat().st_size, "sha256": _sha256(p)} for p in files}
-    write_json(folder / MANIFEST, {**facts, "files": entries})
+    json_files.write(folder / MANIFEST, {**facts, "files": entries})
 
 
 def check_manifest(folder: Path) -> None:

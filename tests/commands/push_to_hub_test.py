@@ -3,12 +3,12 @@ import json
 import pytest
 import yaml
 
-from tf_finetune import settings
+from tf_finetune import json_files, settings
 from tf_finetune.commands.push_to_hub import push_to_hub
 from tf_finetune.config import ExperimentConfig
 from tf_finetune.errors import InputError
 from tf_finetune.hub import HubUnreachable
-from tf_finetune.workdir import Workdir, write_json, write_manifest
+from tf_finetune.workdir import Workdir, write_manifest
 
 CHECKPOINT = {
     "config.json": b'{"model_type": "bert", "id2label": {"0": "dull", "1": "great"}}',
@@ -36,8 +36,8 @@ def workdir(tmp_path, config):
     for name, content in CHECKPOINT.items():
         (folder / name).write_bytes(content)
     write_manifest(folder)
-    write_json(run.best, {"checkpoint": folder.name, "step": 2})
-    write_json(run.config, settings.to_dict(config))
+    json_files.write(run.best, {"checkpoint": folder.name, "step": 2})
+    json_files.write(run.config, settings.to_dict(config))
     return run
 
 
@@ -66,7 +66,9 @@ def test_checkpoint_arrives_whole_with_a_card(hub, workdir, capsys):
 
 
 def test_card(hub, workdir):
-    write_json(workdir.evaluation, {"test": {"source": "hub:owner/reviews", "labels": ["dull", "great"], **NUMBERS}})
+    json_files.write(
+        workdir.evaluation, {"test": {"source": "hub:owner/reviews", "labels": ["dull", "great"], **NUMBERS}}
+    )
     push_to_hub(workdir.path, "owner/card")
     metadata, body = card(hub, "owner/card")
     (model,) = metadata.pop("model-index")
@@ -104,7 +106,7 @@ def test_card(hub, workdir):
 )
 def test_base_model(hub, workdir, config, checkpoint, base, started_from):
     config.model.checkpoint = checkpoint
-    write_json(workdir.config, settings.to_dict(config))
+    json_files.write(workdir.config, settings.to_dict(config))
     push_to_hub(workdir.path, "owner/base")
     metadata, body = card(hub, "owner/base")
     assert metadata.get("base_model") == base
@@ -122,7 +124,7 @@ def test_base_model(hub, workdir, config, checkpoint, base, started_from):
 )
 def test_data(hub, workdir, config, source, datasets, trained_on):
     config.data.source = source
-    write_json(workdir.config, settings.to_dict(config))
+    json_files.write(workdir.config, settings.to_dict(config))
     push_to_hub(workdir.path, "owner/data")
     metadata, body = card(hub, "owner/data")
     assert metadata.get("datasets") == datasets

@@ -365,12 +365,12 @@ class TestBrokenConfig:
         write_config(tmp_path, tokenizer_class=None)
         (tmp_path / name).write_text('{"do_lower_case": tru')
         got = "Expecting value: line 1 column 19 (char 18)"
-        assert_refused(tmp_path, f"unreadable file, in {tmp_path / name}, expected JSON, got {got}")
+        assert_refused(tmp_path, f"unreadable {name}, in {tmp_path / name}, expected JSON, got {got}")
 
     def test_not_utf_8(self, tmp_path):
         write_vocabulary(tmp_path)
         (tmp_path / "tokenizer_config.json").write_bytes(b'{"a": "\xe9"}')
-        with pytest.raises(InputError, match="unreadable file, in .*tokenizer_config.json, expected JSON, got 'utf-8'"):
+        with pytest.raises(InputError, match="unreadable tokenizer_config.json, in .*, expected JSON, got 'utf-8'"):
             Tokenizer(tmp_path)
 
     @pytest.mark.parametrize(("content", "got"), [("[]", "list"), ("null", "NoneType"), ("7", "int")])
@@ -378,7 +378,7 @@ class TestBrokenConfig:
         write_vocabulary(tmp_path)
         path = tmp_path / "tokenizer_config.json"
         path.write_text(content)
-        assert_refused(tmp_path, f"unreadable file, in {path}, expected a JSON object, got {got}")
+        assert_refused(tmp_path, f"unreadable {path.name}, in {path}, expected a JSON object, got {got}")
 
     @pytest.mark.parametrize("layout", list(LAYOUTS))
     @pytest.mark.parametrize(

@@ -1,19 +1,18 @@
 """What a BERT checkpoint's config.json says, unknown keys kept for the way back."""
 
 import dataclasses
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tf_finetune import json_files
 from tf_finetune.errors import InputError
 
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu")
 REGRESSION, SINGLE_LABEL, MULTI_LABEL = "regression", "single_label_classification", "multi_label_classification"
 # Far more than any data set has; a config.json may ask for a billion.
 MOST_LABELS = 1_000_000
-LARGEST_JSON_BYTES = 100 * 2**20
 PROBLEM_TYPES = (REGRESSION, SINGLE_LABEL, MULTI_LABEL)
 
 # Values that would make another model of it, and what they are in the one that is built here.
@@ -131,9 +130,9 @@ class BertArchitecture:
         path = Path(folder) / "config.json"
         google = path.with_name("bert_config.json")
         if path.is_file():
-            return cls.from_dict(read_json(path), where=path)
+            return cls.from_dict(json_files.read_object(path), where=path)
         if google.is_file():  # written before there was more than one model_type
-            return cls.from_dict({"model_type": "bert", **read_json(google)}, where=google)
+            return cls.from_dict({"model_type": "bert", **json_files.read_object(google)}, where=google)
         raise InputError("checkpoint has no config.json", where=folder, expected="a folder in the Hugging Face layout")
 
     def to_dict(self) -> dict[str, Any]:
@@ -213,29 +212,3 @@ def label_names(
     if num_labels not in (None, len(names)):
         raise InputError("`num_labels` and `id2label` disagree", expected=f"{len(names)} labels", got=num_labels)
     return tuple(names[index] for index in range(len(names)))
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Raises:
-        InputError: it cannot be read, or is no object.
-    """
-    try:
-        if path.stat().st_size > LARGEST_JSON_BYTES:
-            raise ValueError(f"more than {LARGEST_JSON_BYTES // 2**20} MiB")
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"unreadable {path.name}", where=path, got=str(error)) from None
-    except RecursionError:
-        raise InputError(f"unreadable {path.name}", where=path, got="brackets nested without end") from None
-    if not isinstance(content, dict):
-        raise InputError(f"not a {path.name}", where=path, expected="an object", got=type(content).__name__)
-    return content
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes the whole file aside and renames it: who reads at the same time sees the earlier one or this one."""
-    aside = path.with_name(f".{path.name}.part")
-    aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    aside.replace(path)

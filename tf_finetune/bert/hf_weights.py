@@ -9,10 +9,12 @@ import keras
 import numpy as np
 from safetensors.numpy import save_file
 
-from tf_finetune.bert.architecture import BertArchitecture, write_json
-from tf_finetune.bert.stored_weights import SAFETENSORS, StoredTensor
+from tf_finetune import json_files
+from tf_finetune.bert.architecture import BertArchitecture
 from tf_finetune.bert.weight_table import Entry, weight_table
 from tf_finetune.errors import InputError
+from tf_finetune.weights.stored_tensor import StoredTensor
+from tf_finetune.weights.stored_weights import SAFETENSORS
 
 # Buffers that PyTorch happened to store, and the heads of pretraining: they have no place here, and nobody misses them.
 IGNORED = ("bert.embeddings.position_ids", "bert.embeddings.token_type_ids", "cls.")
@@ -254,7 +256,7 @@ def save(model, folder: Path, *, max_shard_size: int | str) -> None:
     kept = set(split.filename_to_tensors)
     if split.is_sharded:
         kept.add(f"{SAFETENSORS}.index.json")
-        write_json(
+        json_files.write(
             folder / f"{SAFETENSORS}.index.json", {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         )
     for path in folder.iterdir():

@@ -128,7 +128,7 @@ class BertEmbeddings(layers.Layer):
     def call(self, input_ids, token_type_ids, position_ids, training=None):
         """Three int tensors (batch, length) or broadcastable to it; returns (batch * length, hidden)."""
         hidden = self.word_embeddings(input_ids)  # (batch, length, hidden)
-        if self.pad_token_id is not None and training is not False:  # PyTorch's padding_idx: no gradient for this row
+        if self.pad_token_id is not None:  # PyTorch's padding_idx: no gradient for this row
             padding = ops.expand_dims(ops.equal(input_ids, self.pad_token_id), -1)
             hidden = ops.where(padding, ops.stop_gradient(hidden), hidden)
         hidden = hidden + self.token_type_embeddings(token_type_ids)
@@ -161,7 +161,9 @@ class BertSelfAttention(layers.Layer):
         query = ops.transpose(query * self.head_dim**-0.5, (0, 2, 1, 3))  # (batch, heads, length, head_dim)
         key = ops.transpose(key, (0, 2, 3, 1))  # (batch, heads, head_dim, length)
         value = ops.transpose(value, (0, 2, 1, 3))  # (batch, heads, length, head_dim)
-        probabilities = ops.softmax(ops.matmul(query, key) + score_bias)  # (batch, heads, length, length)
+        scores = ops.matmul(query, key) + score_bias  # (batch, heads, length, length)
+        # The softmax of a single token is 1, and Keras would warn that this is surely a mistake.
+        probabilities = ops.ones_like(scores) if scores.shape[-1] == 1 else ops.softmax(scores)
         probabilities = self.dropout(probabilities, training=training, seed=seed)
         context = ops.transpose(ops.matmul(probabilities, value), (0, 2, 1, 3))
         return self.output_dense(ops.reshape(context, (-1, self.hidden_size)))
@@ -262,16 +264,16 @@ class BertBackbone(layers.Layer):
             list of num_hidden_layers + 1, and the pooled output (batch, hidden).
         """
         batch, length = ops.shape(input_ids)
-        if isinstance(length, int) and length > self.architecture.max_position_embeddings:
-            raise ValueError(
-                f"`input_ids` must have at most {self.architecture.max_position_embeddings} tokens a text, the "
-                f"model's max_position_embeddings. Received: shape={tuple(input_ids.shape)}"
-            )
         if attention_mask is None:
             attention_mask = ops.ones_like(input_ids)
         if token_type_ids is None:
             token_type_ids = ops.zeros_like(input_ids)
         if position_ids is None:
+            if isinstance(length, int) and length > self.architecture.max_position_embeddings:
+                raise ValueError(
+                    f"`input_ids` must have at most {self.architecture.max_position_embeddings} tokens a text, the "
+                    f"model's max_position_embeddings. Received: shape={tuple(input_ids.shape)}"
+                )
             position_ids = ops.expand_dims(ops.arange(length, dtype="int32"), 0)
         padding = 1.0 - ops.cast(attention_mask, "float32")
         masked = MASKED_SCORE_FLOAT16 if self.compute_dtype == "float16" else MASKED_SCORE

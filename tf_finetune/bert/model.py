@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
+from tf_finetune import json_files
 from tf_finetune.bert import hf_weights
-from tf_finetune.bert.architecture import MULTI_LABEL, REGRESSION, BertArchitecture, label_names, write_json
+from tf_finetune.bert.architecture import MULTI_LABEL, REGRESSION, BertArchitecture, label_names
 from tf_finetune.bert.layers import LORA_TARGETS, BertBackbone, Dropout, blank_weights, dense
-from tf_finetune.bert.stored_weights import stored_weights
 from tf_finetune.errors import InputError
 from tf_finetune.pretrained import local_checkpoint
+from tf_finetune.weights.stored_weights import stored_weights
 
 if TYPE_CHECKING:
     import transformers
@@ -132,7 +133,7 @@ class _BertBase(keras.Model):
         config["dtype"] = "float32"
         self.build()
         hf_weights.save(self, folder, max_shard_size=max_shard_size)
-        write_json(folder / "config.json", config)
+        json_files.write(folder / "config.json", config, allow_nan=True)  # unknown keys may hold it
 
     def gradient_checkpointing_enable(self) -> None:
         """Training keeps the input of each encoder block only and computes the block again in the backward pass.

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tf_finetune import settings
+from tf_finetune import json_files, settings
 from tf_finetune.bert.architecture import BertArchitecture
 from tf_finetune.commands.restore import load_classifier, trained_run
 from tf_finetune.config import ExperimentConfig
 from tf_finetune.data import sources
 from tf_finetune.errors import InputError
 from tf_finetune.evaluation.metrics import classification_metrics
-from tf_finetune.workdir import Workdir, write_json
+from tf_finetune.workdir import Workdir
 
 if TYPE_CHECKING:
     from tf_finetune.evaluation.classifier import Classifier
@@ -38,7 +38,7 @@ def evaluate(workdir: str | Path, config: ExperimentConfig | None = None) -> dic
     folder, config = trained_run("evaluate", workdir, config)
     splits = _load_splits(config, folder, Workdir(workdir))
     results = measure(load_classifier(folder, config), splits, source=config.data.source)
-    write_json(Workdir(workdir).evaluation, results)
+    json_files.write(Workdir(workdir).evaluation, results)
     return results
 
 

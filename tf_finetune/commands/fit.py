@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from tf_finetune import runtime, settings
+from tf_finetune import json_files, runtime, settings
 from tf_finetune.bert import tiny
 from tf_finetune.bert.architecture import BertArchitecture
 from tf_finetune.bert.model import TFBertForSequenceClassification
@@ -25,7 +25,7 @@ from tf_finetune.text.tokenizer import Tokenizer
 from tf_finetune.training import checkpoints
 from tf_finetune.training.callbacks import MetricsLog, Progress
 from tf_finetune.training.optimizer import WarmupLinearDecay, create_optimizer
-from tf_finetune.workdir import Workdir, write_json
+from tf_finetune.workdir import Workdir
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -76,7 +76,7 @@ def fit(
     run.create()
     run.check_free(settings.to_dict(config), restart=restart)  # another run may have come meanwhile
     run.clear()  # only now: the model has read the data and answered, so the earlier run is no longer needed
-    write_json(run.config, settings.to_dict(config))
+    json_files.write(run.config, settings.to_dict(config))
     log = MetricsLog(run.metrics, run.tensorboard)
     log.write(split="validation", epoch=-1, step=0, **untrained)
     began = time.perf_counter()
@@ -226,7 +226,7 @@ def _score(result: dict[str, float]) -> tuple[float, float]:
 def _keep_best(classifier: Classifier, run: Workdir, best: dict[str, Any], *, base: str) -> dict[str, Any]:
     folder = checkpoints.save(classifier.model, classifier.tokenizer, run.checkpoints, step=best["step"], base=base)
     best = {"checkpoint": folder.name, **best}
-    write_json(run.best, best)
+    json_files.write(run.best, best)
     checkpoints.prune(run.checkpoints, keep=folder)
     return best
 

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tf_finetune import json_files
 from tf_finetune.errors import InputError
 
 FILES = ("tokenizer.json", "vocab.txt")
@@ -102,16 +103,7 @@ def _read_vocabulary(path: Path) -> dict[str, int]:
 
 def _read_object(path: Path) -> dict[str, Any]:
     """The object in a JSON file; an empty one where there is no file."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise InputError("unreadable file", where=path, expected="JSON", got=error) from None
-    if not isinstance(content, dict):
-        got = type(content).__name__
-        raise InputError("unreadable file", where=path, expected="a JSON object", got=got)
-    return content
+    return json_files.read_object(path) if path.exists() else {}
 
 
 def _added_ids(folder: Path, settings: dict[str, Any]) -> dict[str, int]:

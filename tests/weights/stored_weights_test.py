@@ -10,8 +10,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from tf_finetune import TFBertForSequenceClassification, TFBertModel
-from tf_finetune.bert.stored_weights import stored_weights
 from tf_finetune.errors import InputError
+from tf_finetune.weights.stored_weights import stored_weights
 
 REFERENCES = Path(__file__).parent / "references"
 WITH_HEAD = ("tf_h5", "tf_safetensors", "google_ckpt_finetuned")

@@ -3,9 +3,9 @@
 The loaders of TensorFlow checkpoints are tested against these folders, so that no test needs the old software: the
 TF classes left transformers with version 5, and Google's code needs TensorFlow 1. Made by
 
-    python3.11 -m venv /tmp/references
-    /tmp/references/bin/pip install transformers==4.57.6 tensorflow==2.19.1 tf-keras==2.19.0 torch==2.13.0
-    /tmp/references/bin/python tests/bert/references/make_references.py
+    python3.11 -m venv references-venv
+    references-venv/bin/pip install transformers==4.57.6 tensorflow==2.19.1 tf-keras==2.19.0 torch==2.13.0
+    references-venv/bin/python tests/weights/references/make_references.py
 
 which takes less than a minute and overwrites the folders. Each one is a layout that people hold:
 

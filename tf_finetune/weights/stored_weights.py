@@ -1,56 +1,19 @@
 """The tensors of a checkpoint folder, whichever of the known files it has, under PyTorch's names and not read yet."""
 
-import dataclasses
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
-from tf_finetune.bert.architecture import read_json
+from tf_finetune import json_files
 from tf_finetune.errors import InputError
+from tf_finetune.weights.keras_h5 import keras_weights
+from tf_finetune.weights.safetensors_weights import safetensors_weights
+from tf_finetune.weights.stored_tensor import StoredTensor, united
+from tf_finetune.weights.tf_checkpoint import google_weights
+from tf_finetune.weights.torch_weights import torch_weights
 
 SAFETENSORS, TORCH, KERAS = "model.safetensors", "pytorch_model.bin", "tf_model.h5"
 LONGEST_NAME = 250
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class StoredTensor:
-    """One tensor, where it is stored and how it is read.
-
-    Attributes:
-        name: as the file has it, for messages.
-        file: that holds it.
-        shape: in PyTorch's layout, where a dense kernel is (out, in).
-        rows: reads rows start to stop (of the first dimension, in PyTorch's layout), in the stored precision.
-    """
-
-    name: str
-    file: Path
-    shape: tuple[int, ...]
-    rows: Callable[[int, int], np.ndarray]
-
-    def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Rows of the tensor, all unless told otherwise; float32.
-
-        Raises:
-            InputError: the file is damaged, or the values are no weights.
-        """
-        value = self.rows(start, self.shape[0] if stop is None else stop)
-        if value.dtype.kind != "f" and value.dtype.name != "bfloat16":
-            raise InputError(
-                f"tensor {self.name} holds no weights",
-                where=self.file,
-                expected="floating-point numbers",
-                got=value.dtype.name,
-            )
-        with np.errstate(over="ignore"):  # what float32 cannot hold is refused below, in words
-            value = value.astype(np.float32, copy=False)
-        if not np.isfinite(value).all():
-            raise InputError(
-                f"tensor {self.name} is damaged", where=self.file, expected="finite numbers", got="NaN or infinity"
-            )
-        return value
 
 
 def stored_weights(folder: Path, *, from_pt: bool = False) -> dict[str, StoredTensor]:
@@ -70,47 +33,20 @@ def stored_weights(folder: Path, *, from_pt: bool = False) -> dict[str, StoredTe
     Raises:
         InputError: there are no weights, or a file cannot be read or must not be trusted.
     """
-    from tf_finetune.bert import tf_checkpoint
-    from tf_finetune.bert.safetensors_weights import safetensors_weights
-    from tf_finetune.bert.torch_weights import torch_weights
-
     if os.path.lexists(folder / SAFETENSORS):  # also a link to nowhere, whose reader then says so
         return _named(safetensors_weights(folder / SAFETENSORS))
     if os.path.lexists(folder / f"{SAFETENSORS}.index.json"):
         return _named(_shards(folder / f"{SAFETENSORS}.index.json", safetensors_weights))
     if not from_pt and os.path.lexists(folder / KERAS):
-        return _named(tf_checkpoint.keras_weights(folder / KERAS))
+        return _named(keras_weights(folder / KERAS))
     if not from_pt and (indices := sorted(folder.glob("*.ckpt*.index"))):
-        return _named(tf_checkpoint.google_weights(indices))
+        return _named(google_weights(indices))
     if os.path.lexists(folder / TORCH):
         return _named(torch_weights(folder / TORCH))
     if os.path.lexists(folder / f"{TORCH}.index.json"):
         return _named(_shards(folder / f"{TORCH}.index.json", torch_weights))
     expected = f"{SAFETENSORS} or {TORCH}" if from_pt else f"{SAFETENSORS}, {KERAS}, *.ckpt.index or {TORCH}"
     raise InputError("checkpoint has no weights", where=folder, expected=expected)
-
-
-def united(parts: Iterable[dict[str, StoredTensor]]) -> dict[str, StoredTensor]:
-    """All tensors of the parts.
-
-    Raises:
-        InputError: two of them have the same name.
-    """
-    together: dict[str, StoredTensor] = {}
-    for part in parts:
-        for name, tensor in part.items():
-            if name in together:
-                first = together[name]
-                got = f"{first.name}, {tensor.name}" if first.file == tensor.file else str(tensor.file)
-                raise InputError(f"tensor {name} is stored twice", where=first.file, got=got)
-            together[name] = tensor
-    return together
-
-
-def reason(error: Exception) -> str:
-    """What a library's error says, short enough to be part of a line: its first sentence."""
-    lines = str(error).strip("' \n").splitlines() or [type(error).__name__]
-    return lines[0].split(". ")[0][:200]
 
 
 def _named(tensors: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
@@ -143,7 +79,7 @@ def _shards(index: Path, read: Callable[[Path], dict[str, StoredTensor]]) -> dic
 
 def _places(index: Path) -> dict[str, str]:
     """Which shard beside the index has which tensor."""
-    shards = read_json(index).get("weight_map")
+    shards = json_files.read_object(index).get("weight_map")
     if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
         raise InputError("unreadable shard index", where=index, expected="a weight_map of tensor names to file names")
     for name in sorted(set(shards.values())):

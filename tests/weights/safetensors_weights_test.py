@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from tf_finetune.bert.safetensors_weights import safetensors_weights
 from tf_finetune.errors import InputError
+from tf_finetune.weights.safetensors_weights import safetensors_weights
 
 
 def write(path, header: dict | bytes, data: bytes = b"") -> None:

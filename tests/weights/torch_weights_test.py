@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from tf_finetune import TFBertForSequenceClassification
-from tf_finetune.bert import torch_weights as module
-from tf_finetune.bert.torch_weights import torch_weights
 from tf_finetune.errors import InputError
+from tf_finetune.weights import torch_weights as module
+from tf_finetune.weights.torch_weights import torch_weights
 
 torch = pytest.importorskip("torch", reason="a pickle is read with PyTorch")
 

@@ -7,9 +7,9 @@ import ml_dtypes  # noqa: F401  makes bfloat16 known to numpy
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from tf_finetune.bert.stored_weights import StoredTensor, reason, united
-from tf_finetune.bert.tf_checkpoint import tensor_by_tf_name
 from tf_finetune.errors import InputError
+from tf_finetune.weights.stored_tensor import StoredTensor, reason, united
+from tf_finetune.weights.tf_names import tensor_by_tf_name
 
 PRECISIONS = ("F64", "F32", "F16", "BF16")
 

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from tf_finetune import TFBertForSequenceClassification
-from tf_finetune.bert import tf_checkpoint
-from tf_finetune.bert.stored_weights import stored_weights
-from tf_finetune.bert.tf_checkpoint import pytorch_name
 from tf_finetune.errors import InputError
+from tf_finetune.weights import tf_checkpoint
+from tf_finetune.weights.stored_weights import stored_weights
+from tf_finetune.weights.tf_names import pytorch_name
 
 h5py = pytest.importorskip("h5py")
 POOLER = "bert/tf_bert_for_sequence_classification/bert/pooler/dense/kernel:0"

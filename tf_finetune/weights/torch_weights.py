@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tf_finetune.bert.stored_weights import StoredTensor, reason
 from tf_finetune.errors import InputError
+from tf_finetune.weights.stored_tensor import StoredTensor, reason
 
 if TYPE_CHECKING:
     import torch

@@ -5,8 +5,8 @@ import struct
 import numpy as np
 import pytest
 
-from tf_finetune.bert.tf_checkpoint import google_weights
 from tf_finetune.errors import InputError
+from tf_finetune.weights.tf_checkpoint import google_weights
 
 pytest.importorskip("tensorflow")
 BODY = np.arange(4, dtype="float32").tobytes()

@@ -1,0 +1,38 @@
+"""JSON files, read with their faults named and written whole."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from tf_finetune.errors import InputError
+
+# A stranger's file may be of any size; a config or an index is never near this.
+LARGEST_BYTES = 100 * 2**20
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        InputError: it cannot be read, or is no object.
+    """
+    try:
+        if path.stat().st_size > LARGEST_BYTES:
+            raise ValueError(f"more than {LARGEST_BYTES // 2**20} MiB")
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"unreadable {path.name}", where=path, expected="JSON", got=str(error)) from None
+    except RecursionError:
+        raise InputError(f"unreadable {path.name}", where=path, got="brackets nested without end") from None
+    if not isinstance(content, dict):
+        got = type(content).__name__
+        raise InputError(f"unreadable {path.name}", where=path, expected="a JSON object", got=got)
+    return content
+
+
+def write(path: Path, content: Any, *, allow_nan: bool = False) -> None:
+    """Writes the file whole: aside first, then renamed over the old one."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=allow_nan) + "\n", encoding="utf-8")
+    os.replace(aside, path)
