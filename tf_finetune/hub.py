@@ -224,7 +224,7 @@ def _needed(repo_id: str, info: "ModelInfo") -> list["RepoSibling"]:
     where = _short(repo_id, info.sha)
     if "config.json" not in files:
         raise InputError("no config.json in this repository", where=where, expected="a BERT checkpoint")
-    weights = _weights(files)
+    weights = weight_files(files)
     if not weights:
         others = sorted(name for name in files if name.endswith(OTHER_WEIGHTS))
         got = ", ".join(others) or "no weights"
@@ -239,7 +239,7 @@ def _needed(repo_id: str, info: "ModelInfo") -> list["RepoSibling"]:
     return [files[name] for name in ("config.json", *TOKENIZER, *weights) if name in files]
 
 
-def _weights(names: Iterable[str]) -> list[str]:
+def weight_files(names: Iterable[str]) -> list[str]:
     """The files to read weights from, an index before its shards; empty when there are none."""
     for whole in WEIGHTS:
         if whole in names:
@@ -256,7 +256,7 @@ def _missing(folder: Path) -> list[str]:
     missing = [] if (folder / "config.json").is_file() else ["config.json"]
     if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
         missing.append("tokenizer.json")
-    weights = _weights([path.name for path in folder.iterdir()] if folder.is_dir() else [])
+    weights = weight_files([path.name for path in folder.iterdir()] if folder.is_dir() else [])
     if not weights:
         return [*missing, WEIGHTS[0]]
     if weights[0] in WEIGHTS:

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import keras
@@ -69,40 +70,53 @@ def match(
     stored = _by_modern_name(stored)
     if new_head or not head:
         stored = {name: tensor for name, tensor in stored.items() if not name.startswith("classifier.")}
-    found, new, notes, missing = [], [], [], []
+    found, new, missing = [], {}, []
     for entry in weight_table(architecture, head=head):
         lacking = [name for name in entry.tensors if name not in stored]
         tensors = [stored.pop(name) for name in entry.tensors if name in stored]
-        wrong = next((tensor for tensor in tensors if tensor.shape != entry.shape), None)
-        if lacking and not lacking[0].startswith(tuple(OPTIONAL)):
+        misfit = next((tensor for tensor in tensors if tensor.shape != entry.shape), None)
+        if misfit and not ignore_mismatched_sizes:
+            raise _misfit(misfit, entry)
+        if not lacking and not misfit:
+            found.append((entry, tensors))
+        elif misfit or lacking[0].startswith(tuple(OPTIONAL)):
+            new[entry] = misfit
+        else:
             missing += lacking
             if len(missing) > 8:  # no need to go on; a config may ask for a billion layers
                 break
-        elif wrong and not ignore_mismatched_sizes:
-            raise InputError(
-                f"tensor {wrong.name} does not fit the model",
-                where=wrong.file,
-                expected=f"shape {list(entry.shape)} (ignore_mismatched_sizes=True starts it anew)",
-                got=f"shape {list(wrong.shape)}",
-            )
-        elif lacking or wrong:
-            new.append(entry)
-            if wrong:
-                shapes = f"shape {list(wrong.shape)} in the checkpoint, {list(entry.shape)} in the model"
-                notes.append(f"{entry.tensors[0]} newly initialised: {shapes}")
-        else:
-            found.append((entry, tensors))
     if missing:
         others = f"{len(stored)} others: {_some(sorted(stored))}" if stored else "no others"
         raise InputError("checkpoint lacks a tensor", where=folder, expected=_some(missing), got=others)
     _check_sizes(found, new, folder)
-    absent = dict.fromkeys(part for start, part in OPTIONAL.items() for e in new if e.tensors[0].startswith(start))
-    if absent:
-        notes.append(f"{' and '.join(absent)} newly initialised: train before use")
-    return Match(found, new, notes + _left_over(stored, folder))
+    return Match(found, list(new), _initialised(new, new_head=new_head) + _left_over(stored, folder))
 
 
-def _check_sizes(found: list[tuple[Entry, list[StoredTensor]]], new: list[Entry], folder: Path) -> None:
+def _misfit(tensor: StoredTensor, entry: Entry) -> InputError:
+    return InputError(
+        f"tensor {tensor.name} does not fit the model",
+        where=tensor.file,
+        expected=f"shape {list(entry.shape)} (ignore_mismatched_sizes=True starts it anew)",
+        got=f"shape {list(tensor.shape)}",
+    )
+
+
+def _initialised(new: dict[Entry, StoredTensor | None], *, new_head: bool) -> list[str]:
+    """What to say of the entries that start anew; a head that was asked for is no news."""
+    notes = [
+        f"{entry.tensors[0]} newly initialised: shape {list(misfit.shape)} in the checkpoint, "
+        f"{list(entry.shape)} in the model"
+        for entry, misfit in new.items()
+        if misfit
+    ]
+    names = [entry.tensors[0] for entry, misfit in new.items() if not misfit]
+    parts = [part for start, part in OPTIONAL.items() if any(name.startswith(start) for name in names)]
+    if new_head:
+        parts = [part for part in parts if part != "classifier"]
+    return notes + ([f"{' and '.join(parts)} newly initialised: train before use"] if parts else [])
+
+
+def _check_sizes(found: list[tuple[Entry, list[StoredTensor]]], new: Iterable[Entry], folder: Path) -> None:
     """Refuses a checkpoint that claims more than it holds, before memory for the claim is taken."""
     tensors = [tensor for _, parts in found for tensor in parts]
     held = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())

@@ -78,7 +78,8 @@ def push_to_hub(workdir: str | Path, repo_id: str, *, private: bool = False) -> 
     if get_token() is None:
         raise InputError("no token for the hub", where=repo_id, expected=hub.LOG_IN)
     _create(repo_id, private=private)
-    files = [folder / name for name in ("config.json", *hub.TOKENIZER, hub.WEIGHTS) if (folder / name).is_file()]
+    weights = hub.weight_files([path.name for path in folder.iterdir()])
+    files = [folder / name for name in ("config.json", *hub.TOKENIZER, *weights) if (folder / name).is_file()]
     card = model_card(repo_id, config, _labels(folder), _evaluation(run))
     additions = [CommitOperationAdd("README.md", card.encode())]
     additions += [CommitOperationAdd(file.name, str(file)) for file in files]
