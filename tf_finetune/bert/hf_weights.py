@@ -109,8 +109,7 @@ def _initialised(new: dict[Entry, StoredTensor | None], *, new_head: bool) -> li
         for entry, misfit in new.items()
         if misfit
     ]
-    names = [entry.tensors[0] for entry, misfit in new.items() if not misfit]
-    parts = [part for start, part in OPTIONAL.items() if any(name.startswith(start) for name in names)]
+    parts = [part for start, part in OPTIONAL.items() if any(entry.tensors[0].startswith(start) for entry in new)]
     if new_head:
         parts = [part for part in parts if part != "classifier"]
     return notes + ([f"{' and '.join(parts)} newly initialised: train before use"] if parts else [])
