@@ -252,6 +252,12 @@ class TestSnapshot:
         hub.add("owner/pickled", small | {"pytorch_model.bin": b"pickle"})
         assert files(tf_hub.snapshot("owner/pickled")) == sorted([*small, "pytorch_model.bin"])
 
+    def test_pytorchs_weights_on_request(self, hub, empty_hub_cache):
+        hub.add("owner/of-two-kinds", {"config.json": b"{}", "tokenizer.json": b"{}"} | OTHERS)
+        folder = tf_hub.snapshot("owner/of-two-kinds", from_pt=True)
+        assert "pytorch_model.bin" in files(folder)
+        assert "tf_model.h5" not in files(folder)
+
     def test_a_pickle_is_not_fetched_where_nothing_can_read_it(self, hub, empty_hub_cache, monkeypatch):
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
         hub.add("owner/pickled", {"config.json": b"{}", "pytorch_model.bin": b"pickle"})

@@ -26,6 +26,8 @@ __all__ = list(_PUBLIC)
 def __getattr__(name: str):
     if name not in _PUBLIC:
         raise AttributeError(f"module 'tf_finetune' has no attribute {name!r}")
+    if name.startswith("TF"):  # a .keras file of such a model may name our optimizer, which Keras then has to know
+        importlib.import_module(_PUBLIC["create_optimizer"])
     return getattr(importlib.import_module(_PUBLIC[name]), name)
 
 

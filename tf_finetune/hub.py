@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import importlib.util
-import json
 import os
 import re
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote, urlsplit
 
+from tf_finetune import json_files
 from tf_finetune.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 RepoType = Literal["model", "dataset"]
 
-# In the order in which `bert.stored_weights` looks for them; the first and the last may be in shards.
+# In the order in which `weights.stored_weights` looks for them; the first and the last may be in shards.
 WEIGHTS = ("model.safetensors", "tf_model.h5", "pytorch_model.bin")
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json", "added_tokens.json")
 # What other libraries keep weights in; only named, to say why a repository is of no use here.
@@ -80,7 +80,7 @@ def commit_of(repo_id: str, revision: str | None = None, *, repo_type: RepoType 
     return commit
 
 
-def snapshot(repo_id: str, revision: str | None = None) -> Path:
+def snapshot(repo_id: str, revision: str | None = None, *, from_pt: bool = False) -> Path:
     """The folder of a BERT checkpoint in the hub cache; what is missing there is fetched and checked.
 
     A whole commit that the cache has is returned without asking the hub.
@@ -88,6 +88,7 @@ def snapshot(repo_id: str, revision: str | None = None) -> Path:
     Args:
         repo_id: `OWNER/NAME`, or the single name of an old model.
         revision: a branch, tag or commit; None means main.
+        from_pt: consider only the weights that PyTorch wrote.
 
     Raises:
         NotOnHub: no such repository.
@@ -96,20 +97,22 @@ def snapshot(repo_id: str, revision: str | None = None) -> Path:
     """
     if revision and COMMIT.fullmatch(revision):
         folder = _snapshot_folder(repo_id, revision, "model")
-        if not _missing(folder):
+        if not _missing(folder, from_pt):
             return folder
     try:
         info = repository_info(repo_id, revision, files_metadata=True)
     except HubUnreachable as error:
         commit = _remembered(repo_id, revision, "model", error)
         folder = _snapshot_folder(repo_id, commit, "model")
-        if missing := _missing(folder):
+        if missing := _missing(folder, from_pt):
             what = f"not in the cache: {', '.join(missing)}"
             raise HubUnreachable(what, where=f"{_short(repo_id, commit)} ({folder})", reason=error.reason) from None
         return folder
     _remember(repo_id, revision, "model", info.sha)
     folder = _snapshot_folder(repo_id, info.sha, "model")
-    _fetch([file for file in _needed(repo_id, info) if not (folder / file.rfilename).is_file()], repo_id, info.sha)
+    _fetch(
+        [file for file in _needed(repo_id, info, from_pt) if not (folder / file.rfilename).is_file()], repo_id, info.sha
+    )
     return folder
 
 
@@ -218,13 +221,13 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__
 
 
-def _needed(repo_id: str, info: "ModelInfo") -> list["RepoSibling"]:
+def _needed(repo_id: str, info: "ModelInfo", from_pt: bool) -> list["RepoSibling"]:
     """The files of a checkpoint, weights last: a folder that has them has all the others."""
     files = {file.rfilename: file for file in info.siblings}
     where = _short(repo_id, info.sha)
     if "config.json" not in files:
         raise InputError("no config.json in this repository", where=where, expected="a BERT checkpoint")
-    weights = weight_files(files)
+    weights = weight_files(files, from_pt=from_pt)
     if not weights:
         others = sorted(name for name in files if name.endswith(OTHER_WEIGHTS))
         got = ", ".join(others) or "no weights"
@@ -239,9 +242,11 @@ def _needed(repo_id: str, info: "ModelInfo") -> list["RepoSibling"]:
     return [files[name] for name in ("config.json", *TOKENIZER, *weights) if name in files]
 
 
-def weight_files(names: Iterable[str]) -> list[str]:
+def weight_files(names: Iterable[str], *, from_pt: bool = False) -> list[str]:
     """The files to read weights from, an index before its shards; empty when there are none."""
     for whole in WEIGHTS:
+        if from_pt and whole == "tf_model.h5":
+            continue
         if whole in names:
             return [whole]
         stem, _, suffix = whole.partition(".")
@@ -251,18 +256,19 @@ def weight_files(names: Iterable[str]) -> list[str]:
     return []
 
 
-def _missing(folder: Path) -> list[str]:
+def _missing(folder: Path, from_pt: bool) -> list[str]:
     """What a cached checkpoint lacks, as far as can be told without the hub."""
     missing = [] if (folder / "config.json").is_file() else ["config.json"]
     if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
         missing.append("tokenizer.json")
-    weights = weight_files([path.name for path in folder.iterdir()] if folder.is_dir() else [])
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    weights = weight_files(names, from_pt=from_pt)
     if not weights:
         return [*missing, WEIGHTS[0]]
     if weights[0] in WEIGHTS:
         return missing
-    shards = set(json.loads((folder / weights[0]).read_text(encoding="utf-8"))["weight_map"].values())
-    return missing + [name for name in sorted(shards) if not (folder / name).is_file()]
+    shards = json_files.read_object(folder / weights[0]).get("weight_map", {})
+    return missing + [name for name in sorted(set(shards.values())) if name not in names]
 
 
 def _fetch(files: Iterable["RepoSibling"], repo_id: str, commit: str) -> None:

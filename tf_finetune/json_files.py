@@ -34,5 +34,10 @@ def read_object(path: Path) -> dict[str, Any]:
 def write(path: Path, content: Any, *, allow_nan: bool = False) -> None:
     """Writes the file whole: aside first, then renamed over the old one."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=allow_nan) + "\n", encoding="utf-8")
-    os.replace(aside, path)
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=allow_nan) + "\n"
+    try:
+        aside.write_text(text, encoding="utf-8")
+        os.replace(aside, path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise

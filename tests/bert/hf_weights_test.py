@@ -3,6 +3,7 @@
 import json
 import resource
 import time
+from pathlib import Path
 
 import checkpoint_files
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from tf_finetune import TFBertForSequenceClassification, TFBertModel
-from tf_finetune.bert import hf_weights
+from tf_finetune.bert import hf_weights, layers
 from tf_finetune.bert.architecture import BertArchitecture
 from tf_finetune.bert.weight_table import weight_table
 from tf_finetune.errors import InputError
@@ -134,9 +135,10 @@ def test_ignore_mismatched_sizes_says_what_it_starts_anew(tmp_path, caplog):
     model = TFBertForSequenceClassification.from_pretrained(tmp_path, num_labels=5, ignore_mismatched_sizes=True)
     assert caplog.messages == [
         "bert.embeddings.position_embeddings.weight newly initialised: "
-        "shape [20, 8] in the checkpoint, [32, 8] in the model",
-        "classifier.weight newly initialised: shape [3, 8] in the checkpoint, [5, 8] in the model",
-        "classifier.bias newly initialised: shape [3] in the checkpoint, [5] in the model",
+        "bert.embeddings.position_embeddings.weight has shape [20, 8] in the checkpoint, [32, 8] in the model",
+        "classifier.weight newly initialised: "
+        "classifier.weight has shape [3, 8] in the checkpoint, [5, 8] in the model",
+        "classifier.bias newly initialised: classifier.bias has shape [3] in the checkpoint, [5] in the model",
         "classifier newly initialised: train before use",
     ]
     assert model.bert.embeddings.position_embeddings.embeddings.shape == (32, 8)
@@ -237,3 +239,53 @@ def test_a_failed_save_leaves_the_earlier_weights(model, checkpoint, monkeypatch
     with pytest.raises(OSError, match="No space left"):
         model.save_pretrained(checkpoint, max_shard_size=max_shard_size)
     assert {path.name: path.read_bytes() for path in checkpoint.iterdir()} == before
+
+
+@pytest.mark.parametrize("max_shard_size", ["5GB", 500])
+def test_a_save_that_breaks_off_among_the_renames_loads_as_nothing(model, checkpoint, monkeypatch, max_shard_size):
+    """Neither as the earlier model nor, worse, as a mixture; what was written stays beside."""
+    model.save_pretrained(checkpoint, max_shard_size=max_shard_size)
+    replace = Path.replace
+
+    def broken(self, target):
+        if Path(target).suffix == ".safetensors":
+            raise OSError("input/output error")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", broken)
+    with pytest.raises(OSError, match="input/output"):
+        model.save_pretrained(checkpoint, max_shard_size=max_shard_size)
+    with pytest.raises(InputError, match="checkpoint has no weights"):
+        TFBertForSequenceClassification.from_pretrained(checkpoint)
+    assert list(checkpoint.glob(".saving-*/*.safetensors"))
+
+
+def test_saved_files_may_be_read_by_whom_the_umask_lets(model, checkpoint):
+    model.save_pretrained(checkpoint)
+    assert (checkpoint / "model.safetensors").stat().st_mode == (checkpoint / "config.json").stat().st_mode
+
+
+def test_a_model_of_any_name_is_saved(checkpoint, tmp_path):
+    model = TFBertForSequenceClassification(TFBertModel.from_pretrained(checkpoint).architecture, name="lora_seed_")
+    model.save_pretrained(tmp_path / "saved")
+    again = TFBertForSequenceClassification.from_pretrained(tmp_path / "saved")
+    np.testing.assert_array_equal(again.classifier.kernel.numpy(), model.classifier.kernel.numpy())
+
+
+@pytest.mark.parametrize("size", [0, -1, "10", "tiny", 1.5, True])
+def test_a_shard_size_that_is_none(model, tmp_path, size):
+    with pytest.raises(ValueError, match="`max_shard_size` must be bytes above 0, or such as '5GB'"):
+        model.save_pretrained(tmp_path / "saved", max_shard_size=size)
+    assert not (tmp_path / "saved").exists()
+
+
+@pytest.mark.parametrize("options", [{}, {"new_head": True}, {"num_labels": 5, "ignore_mismatched_sizes": True}])
+@pytest.mark.parametrize("kind", checkpoint_files.KINDS)
+def test_every_weight_gets_a_value(tmp_path, monkeypatch, kind, options):
+    """A model is built with whatever is in memory; here that is NaN."""
+    checkpoint_files.write_checkpoint(tmp_path, kind)
+    monkeypatch.setattr(layers, "_blank_tensor", lambda shape, dtype: np.full(shape, np.nan, dtype))
+    model = TFBertForSequenceClassification.from_pretrained(tmp_path, **options)
+    assert all(np.isfinite(weight.numpy()).all() for weight in model.weights)
+    model.enable_lora(2)
+    assert all(np.isfinite(weight.numpy()).all() for weight in model.merge_lora().weights)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_finetune import TFBertForSequenceClassification
+from tf_finetune import TFBertForSequenceClassification, create_optimizer
 from tf_finetune.bert.architecture import BertArchitecture
 from tf_finetune.runtime import precision_policy
 
@@ -112,6 +112,28 @@ class TestSavingAsKerasDoes:
             answer = exported.serve({name: tf.constant(value) for name, value in part.items()})
             np.testing.assert_allclose(answer, model(part), atol=1e-5)
 
+    def test_the_signature_takes_the_inputs_by_name(self, model, inputs, tmp_path):
+        model.export(tmp_path / "export", verbose=False)
+        exported = tf.saved_model.load(tmp_path / "export")
+        answer = exported.signatures["serving_default"](**{name: tf.constant(value) for name, value in inputs.items()})
+        np.testing.assert_allclose(next(iter(answer.values())), model(inputs), atol=1e-5)
+
+    def test_a_keras_file_in_a_new_process(self, model, inputs, tmp_path):
+        optimizer, _ = create_optimizer(1e-3, 10, 1, weight_decay_rate=0.01)
+        model.compile(optimizer, model.default_loss())
+        model.save(tmp_path / "model.keras")
+        code = (
+            "import sys, keras; from tf_finetune import TFBertForSequenceClassification; "
+            "print(type(keras.saving.load_model(sys.argv[1]).optimizer).__name__)"
+        )
+        command = [sys.executable, "-c", code, str(tmp_path / "model.keras")]
+        result = subprocess.run(command, capture_output=True, text=True)
+        assert result.stdout.strip() == "AdamWeightDecay", result.stderr
+
+    def test_the_older_format_of_keras_is_refused(self, model, tmp_path):
+        with pytest.raises(ValueError, match="`filepath` must end in .keras, or use save_pretrained"):
+            model.save(tmp_path / "model.h5")
+
 
 class TestFreezing:
     def test_a_frozen_layer_stays_as_it_is(self, model, inputs):
@@ -178,7 +200,7 @@ class TestGradientCheckpointing:
 STEP = """
 import sys
 import keras, numpy as np
-from tf_finetune import TFBertForSequenceClassification
+from tf_finetune import TFBertForSequenceClassification, create_optimizer
 from tf_finetune.bert.architecture import BertArchitecture
 
 def resident(field):
@@ -206,6 +228,16 @@ def peak_of_a_step(checkpointing):
     result = subprocess.run([sys.executable, "-c", STEP, str(checkpointing)], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return float(result.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("change", [lambda m: m.enable_lora(2), lambda m: m.gradient_checkpointing_enable()])
+def test_what_changes_training_asks_for_compile(model, inputs, change):
+    """The step that was compiled before would go on as it was."""
+    fit(model, inputs)
+    change(model)
+    with pytest.raises(ValueError, match="compile"):
+        model.fit(inputs, LABELS, verbose=0)
+    fit(model, inputs)
 
 
 class TestLora:

@@ -146,7 +146,10 @@ def test_num_labels_and_id2label_must_agree(pytorch_checkpoint):
 def test_config_overrides_by_name(pytorch_checkpoint):
     model = TFBertForSequenceClassification.from_pretrained(pytorch_checkpoint, hidden_dropout_prob=0.0)
     assert model.architecture.hidden_dropout_prob == 0.0
-    with pytest.raises(InputError, match="unknown config override, expected a key of config.json, got hidden_dropout"):
+    with pytest.raises(
+        InputError,
+        match="unknown argument .*, expected one like hidden_dropout_prob, got hidden_dropout",
+    ):
         TFBertForSequenceClassification.from_pretrained(pytorch_checkpoint, hidden_dropout=0.0)
 
 
@@ -154,3 +157,53 @@ def test_get_config_rebuilds_the_model(tiny):
     again = TFBertForSequenceClassification.from_config(json.loads(json.dumps(tiny.get_config())))
     assert again.architecture.hidden_size == 8
     assert again.architecture.id2label == tiny.architecture.id2label
+
+
+def test_a_mask_beside_a_dict_is_refused(tiny):
+    ids = np.ones((1, 3), "int32")
+    with pytest.raises(ValueError, match=r"one dict or arguments, not both. Received: a dict and \['attention_mask'\]"):
+        tiny({"input_ids": ids}, attention_mask=ids)
+
+
+def test_a_list_is_refused(tiny):
+    with pytest.raises(ValueError, match="inputs must be a dict, or arguments, of .* Received: a list"):
+        tiny([np.ones((1, 3), "int32"), np.ones((1, 3), "int32")])
+
+
+def test_inputs_of_other_shapes_are_refused(tiny):
+    with pytest.raises(ValueError, match=r"`input_ids` must have the shape \(batch, length\). Received: shape=\(3,\)"):
+        tiny(np.ones(3, "int32"))
+    with pytest.raises(
+        ValueError, match=r"`attention_mask` must be as long as `input_ids`, 3. Received: shape=\(1, 4\)"
+    ):
+        tiny(np.ones((1, 3), "int32"), attention_mask=np.ones((1, 4), "int32"))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            {"hidden_dropout_prob": "0.1"},
+            "wrong value for hidden_dropout_prob, .*expected a number from 0 to 1, got '0.1'",
+        ),
+        ({"hidden_dropout_prob": 2.0}, "wrong value for hidden_dropout_prob"),
+        ({"num_attention_heads": 0}, "wrong value for num_attention_heads, .*expected a whole number above 0, got 0"),
+        ({"pad_token_id": -1}, "wrong value for pad_token_id"),
+        ({"extra": {}}, "unknown argument or config override"),
+        ({"num_labels": "3"}, "wrong `num_labels`, expected a whole number above 0, got '3'"),
+        ({"id2label": ["a", "a", "b"]}, "two labels have the same name"),
+        ({"revision": "main"}, "`revision` is for a name on the hub, expected none with a folder, got main"),
+    ],
+)
+def test_arguments_that_cannot_be(pytorch_checkpoint, override, message):
+    with pytest.raises(InputError, match=message):
+        TFBertForSequenceClassification.from_pretrained(pytorch_checkpoint, **override)
+
+
+def test_a_config_from_before_there_were_other_types(pytorch_checkpoint, tmp_path, inputs):
+    config = json.loads((pytorch_checkpoint / "config.json").read_text())
+    del config["model_type"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.safetensors").symlink_to(pytorch_checkpoint / "model.safetensors")
+    expected = TFBertForSequenceClassification.from_pretrained(pytorch_checkpoint)(inputs)
+    np.testing.assert_array_equal(TFBertForSequenceClassification.from_pretrained(tmp_path)(inputs), expected)

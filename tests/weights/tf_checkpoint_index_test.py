@@ -38,17 +38,20 @@ def block(entries: dict[bytes, bytes], kind: bytes = b"\0") -> bytes:
     return content + kind + checksum(content + kind)
 
 
-def write(folder, shape, *, dtype=1, kind=b"\0") -> list:
+def write(folder, shape, *, dtype=1, kind=b"\0", slices=(), endianness=0, more=None) -> list:
     """A checkpoint of one tensor `a` of which the index says this; returns the path of the index in a list."""
     from tensorflow.core.protobuf import tensor_bundle_pb2
 
     header, entry = tensor_bundle_pb2.BundleHeaderProto(num_shards=1), tensor_bundle_pb2.BundleEntryProto()
-    header.version.producer = 1
+    header.version.producer, header.endianness = 1, endianness
     entry.dtype, entry.size = dtype, len(BODY)
     entry.crc32c = struct.unpack("<I", checksum(BODY))[0]
     for size in shape:
         entry.shape.dim.add(size=size)
-    data, meta = block({b"": header.SerializeToString(), b"a": entry.SerializeToString()}, kind), block({})
+    for start, length in slices:
+        entry.slices.add().extent.add(start=start, length=length)
+    entries = {b"": header.SerializeToString(), b"a": entry.SerializeToString()} | (more or {})
+    data, meta = block(entries, kind), block({})
     index = block({b"b": varint(0) + varint(len(data) - 5)})
     handles = varint(len(data)) + varint(len(meta) - 5) + varint(len(data + meta)) + varint(len(index) - 5)
     path = folder / "x.ckpt.index"
@@ -67,7 +70,7 @@ def test_an_impossible_shape_is_named(tmp_path, shape):
         google_weights(write(tmp_path, shape))
 
 
-@pytest.mark.parametrize("dtype", [0, 21, 77])
+@pytest.mark.parametrize("dtype", [0, 21, 77, 101])
 def test_an_impossible_type_is_named(tmp_path, dtype):
     with pytest.raises(InputError, match=f"tensor a has an impossible type, in .*x.ckpt.index, got type {dtype}"):
         google_weights(write(tmp_path, [4], dtype=dtype))
@@ -76,3 +79,35 @@ def test_an_impossible_type_is_named(tmp_path, dtype):
 def test_a_compressed_block_is_refused(tmp_path):
     with pytest.raises(InputError, match="unreadable weights, in .*x.ckpt.index, expected the index of a TensorFlow"):
         google_weights(write(tmp_path, [4], kind=b"\1"))
+
+
+@pytest.mark.parametrize("slices", [[(0, 4), (0, 4)], [(-5, -7)]])
+def test_slices_are_refused(tmp_path, slices):
+    with pytest.raises(InputError, match="tensor a is stored in slices, in .*x.ckpt.index, expected whole tensors"):
+        google_weights(write(tmp_path, [4], slices=slices))
+
+
+def test_strings_are_not_read(tmp_path):
+    tensor = google_weights(write(tmp_path, [4], dtype=7))["a"]
+    with pytest.raises(InputError, match="tensor a holds no weights, in .*, got DT_STRING"):
+        tensor.read()
+
+
+def test_big_endian_numbers_are_refused(tmp_path):
+    with pytest.raises(InputError, match="unreadable weights, .*, got one of big-endian numbers"):
+        google_weights(write(tmp_path, [4], endianness=1))
+
+
+@pytest.mark.parametrize("more", [{b"A": b""}, {b"b" * 5000: b""}])
+def test_names_out_of_order_or_without_end_are_refused(tmp_path, more):
+    with pytest.raises(InputError, match="unreadable weights, in .*x.ckpt.index, .*, got a damaged file"):
+        google_weights(write(tmp_path, [4], more=more))
+
+
+def test_a_folder_of_the_checkpoints_name_is_not_followed(tmp_path):
+    """TensorFlow would look into it, and from there wherever its `checkpoint` file points."""
+    path = write(tmp_path, [4])
+    (tmp_path / "x.ckpt").mkdir()
+    (tmp_path / "x.ckpt" / "checkpoint").write_text('model_checkpoint_path: "/elsewhere/secret.ckpt"')
+    with pytest.raises(InputError, match="unreadable weights, in .*x.ckpt, expected no file or folder of this name"):
+        google_weights(path)

@@ -158,3 +158,28 @@ def test_a_large_tensor_is_checked_too(google, monkeypatch):
     monkeypatch.setattr(tf_checkpoint, "LARGE_BYTES", 1)
     flip(google / "bert_model.ckpt.data-00000-of-00001", 100)
     assert refusal(google).startswith("unreadable tensor bert/embeddings/")
+
+
+def replace_pooler(folder, **options) -> None:
+    with h5py.File(folder / "tf_model.h5", "r+") as file:
+        del file[POOLER]
+        file.create_dataset(POOLER, **options)
+
+
+def test_strings_in_the_place_of_weights_are_not_read(h5):
+    replace_pooler(h5, shape=(8, 8), dtype="S1000", data=np.full((8, 8), b"x"))
+    assert "pooler/dense/kernel:0 holds no weights, in" in refusal(h5)
+
+
+def test_a_chunk_far_larger_than_its_tensor_is_refused(h5):
+    chunks = (20_000, 2_000)
+    replace_pooler(
+        h5, shape=(8, 8), maxshape=(None, None), chunks=chunks, compression="gzip", data=np.ones((8, 8), "f4")
+    )
+    assert "pooler/dense/kernel:0 is smaller than its chunk, in" in refusal(h5)
+
+
+def test_groups_without_end_are_refused(h5):
+    with h5py.File(h5 / "tf_model.h5", "r+") as file:
+        file.create_group("/".join(["bert", *"abcdefghijklmnopqrstuvwxyz"]))
+    assert "groups nested too deep, in" in refusal(h5)

@@ -142,3 +142,16 @@ def test_no_room_for_an_old_file_is_said(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch, "save", full)
     assert "no room to read weights of this old format" in refusal(tmp_path / "x.bin")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_may_not_ask_for_memory(tmp_path, zipped):
+    """PyTorch's reader would let it call bytearray, with any number."""
+
+    class Bomb:
+        def __reduce__(self):
+            return bytearray, (2**45,)
+
+    path = tmp_path / "pytorch_model.bin"
+    torch.save({"bert.pooler.dense.bias": Bomb()}, path, _use_new_zipfile_serialization=zipped)
+    assert "got a pickle that calls __builtin__.bytearray" in refusal(path)

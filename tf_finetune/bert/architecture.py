@@ -1,6 +1,8 @@
 """What a BERT checkpoint's config.json says, unknown keys kept for the way back."""
 
 import dataclasses
+import difflib
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any
 from tf_finetune import json_files
 from tf_finetune.errors import InputError
 
-ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu")
+ACTIVATIONS = ("gelu", "gelu_python", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "swish")
 REGRESSION, SINGLE_LABEL, MULTI_LABEL = "regression", "single_label_classification", "multi_label_classification"
 # Far more than any data set has; a config.json may ask for a billion.
 MOST_LABELS = 1_000_000
@@ -91,6 +93,8 @@ class BertArchitecture:
         if not isinstance(config, Mapping):
             raise InputError("not a config.json", where=where, expected="an object", got=type(config).__name__)
         config = dict(config)
+        if "hidden_size" in config:  # a BERT from before there was another type
+            config.setdefault("model_type", "bert")
         if config.get("model_type") != "bert":
             raise InputError(
                 "not a BERT checkpoint",
@@ -135,6 +139,23 @@ class BertArchitecture:
             return cls.from_dict({"model_type": "bert", **json_files.read_object(google)}, where=google)
         raise InputError("checkpoint has no config.json", where=folder, expected="a folder in the Hugging Face layout")
 
+    def replaced(self, overrides: Mapping[str, Any], *, id2label: tuple[str, ...]) -> "BertArchitecture":
+        """The same with other labels and with values that replace config.json's.
+
+        Raises:
+            InputError: a key that the model does not read, or a value that does not fit.
+        """
+        known = {field.name: field for field in dataclasses.fields(self) if field.name not in ("extra", "id2label")}
+        for key, value in overrides.items():
+            if key not in known:
+                near = difflib.get_close_matches(key, (*known, "num_labels", "id2label"), n=1)
+                expected = (
+                    f"one like {near[0]}" if near else f"an argument that is documented, or one of {', '.join(known)}"
+                )
+                raise InputError("unknown argument or config override", expected=expected, got=key)
+            _check_value(known[key], value, "the overrides")
+        return dataclasses.replace(self, id2label=id2label, **overrides)
+
     def to_dict(self) -> dict[str, Any]:
         """The content of config.json: what was read, the unknown keys included, and the labels."""
         known = dataclasses.asdict(self)
@@ -153,6 +174,8 @@ def _check_value(field: dataclasses.Field, value: Any, where: object) -> None:
         return
     if field.name == "pad_token_id":
         right, expected = type(value) is int and value >= 0, "a token's id"
+    elif field.name == "initializer_range":
+        right, expected = type(value) in (int, float) and 0 <= value < math.inf, "a number from 0"
     elif field.type is int:
         right, expected = type(value) is int and value > 0, "a whole number above 0"
     elif field.type in (str, str | None):
@@ -195,6 +218,8 @@ def label_names(
     Raises:
         InputError: what is asked for does not agree, or names do not number the logits from 0.
     """
+    if num_labels is not None and (type(num_labels) is not int or num_labels < 1):
+        raise InputError("wrong `num_labels`", expected="a whole number above 0", got=repr(num_labels))
     asked = []
     if isinstance(id2label, Mapping):  # keys may be strings, as in config.json
         asked.append({int(index): name for index, name in id2label.items()})
@@ -207,6 +232,8 @@ def label_names(
     names = asked[0]
     if names != asked[-1]:
         raise InputError("`id2label` and `label2id` disagree", expected=str(names), got=str(asked[-1]))
+    if len(set(names.values())) < len(names):
+        raise InputError("two labels have the same name", expected="a name for each", got=str(names))
     if sorted(names) != list(range(len(names))):
         raise InputError("`id2label` must number its names from 0", got=str(names))
     if num_labels not in (None, len(names)):

@@ -3,8 +3,11 @@
 import dataclasses
 import math
 import re
+import shutil
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -68,8 +71,9 @@ def match(
         InputError: a weight of the encoder is missing, left over or of another shape.
     """
     stored = _by_modern_name(stored)
+    heads = {name for name in stored if name.startswith("classifier.")}
     if new_head or not head:
-        stored = {name: tensor for name, tensor in stored.items() if not name.startswith("classifier.")}
+        stored = {name: tensor for name, tensor in stored.items() if name not in heads}
     found, new, missing = [], {}, []
     for entry in weight_table(architecture, head=head):
         lacking = [name for name in entry.tensors if name not in stored]
@@ -89,14 +93,18 @@ def match(
         others = f"{len(stored)} others: {_some(sorted(stored))}" if stored else "no others"
         raise InputError("checkpoint lacks a tensor", where=folder, expected=_some(missing), got=others)
     _check_sizes(found, new, folder)
-    return Match(found, list(new), _initialised(new, new_head=new_head) + _left_over(stored, folder))
+    notes = ["the stored classifier is not used: a new one was asked for"] if new_head and heads else []
+    return Match(found, list(new), notes + _initialised(new, new_head=new_head) + _left_over(stored, folder))
 
 
 def _misfit(tensor: StoredTensor, entry: Entry) -> InputError:
+    ways = "ignore_mismatched_sizes=True starts it anew"
+    if entry.path.startswith("classifier"):
+        ways = f"num_labels={tensor.shape[0] if tensor.shape else 0} keeps it, {ways}"
     return InputError(
         f"tensor {tensor.name} does not fit the model",
         where=tensor.file,
-        expected=f"shape {list(entry.shape)} (ignore_mismatched_sizes=True starts it anew)",
+        expected=f"shape {list(entry.shape)} ({ways})",
         got=f"shape {list(tensor.shape)}",
     )
 
@@ -104,8 +112,8 @@ def _misfit(tensor: StoredTensor, entry: Entry) -> InputError:
 def _initialised(new: dict[Entry, StoredTensor | None], *, new_head: bool) -> list[str]:
     """What to say of the entries that start anew; a head that was asked for is no news."""
     notes = [
-        f"{entry.tensors[0]} newly initialised: shape {list(misfit.shape)} in the checkpoint, "
-        f"{list(entry.shape)} in the model"
+        f"{', '.join(entry.tensors)} newly initialised: {misfit.name} has shape {list(misfit.shape)} in the "
+        f"checkpoint, {list(entry.shape)} in the model"
         for entry, misfit in new.items()
         if misfit
     ]
@@ -166,13 +174,12 @@ def assign(model, matched: Match) -> None:
     Raises:
         InputError: a tensor cannot be read, or is no weight.
     """
-    variables = _variables(model)
     for entry, tensors in matched.found:
-        _fill(variables[entry.path], entry, tensors)
+        _fill(_variable(model, entry.path), entry, tensors)
     for entry in matched.new:
         *layers, name = entry.path.split("/")
         initializer = getattr(_layer(model, layers), f"{name}_initializer")
-        variable = variables[entry.path]
+        variable = _variable(model, entry.path)
         variable.assign(initializer(variable.shape, dtype=variable.dtype))
 
 
@@ -218,14 +225,10 @@ def _write_part(variable, value: np.ndarray, place: slice, *, transposed: bool) 
     )
 
 
-def _variables(model) -> dict[str, "keras.Variable"]:
-    """The model's weights by their path without its name; the table and the model must name the same ones."""
-    passed_over = ("seed_", "lora_")
-    variables = {v.path.split("/", 1)[1]: v for v in model.weights if not any(part in v.path for part in passed_over)}
-    table = weight_table(model.architecture, head=hasattr(model, "classifier"))
-    if difference := {entry.path for entry in table} ^ set(variables):
-        raise RuntimeError(f"the weight table and the model differ: {difference}")
-    return variables
+def _variable(model, path: str) -> "keras.Variable":
+    """The weight at a path of the table; by the layers' attributes, because a user may give the model any name."""
+    *layers, name = path.split("/")
+    return next(weight for weight in _layer(model, layers).weights if weight.name == name)
 
 
 def _layer(model, names: list[str]) -> keras.layers.Layer:
@@ -237,13 +240,16 @@ def _layer(model, names: list[str]) -> keras.layers.Layer:
     return layer
 
 
-def save(model, folder: Path, *, max_shard_size: int | str) -> None:
-    """Writes the model's weights under their Hugging Face names, float32, LoRA factors merged in.
+def save(model, folder: Path, *, config: dict[str, Any], max_shard_size: int | str) -> None:
+    """Writes config.json and the model's weights under their Hugging Face names, float32, LoRA factors merged in.
+
+    Everything is written aside first: until then an earlier model in the folder stays as it is. Its weights go
+    before the new ones come, so that there is never a folder that loads as a mixture of both.
 
     Args:
         model: built.
-        folder: to write model.safetensors to, or its shards and their index. What an earlier model left of
-            these there is removed once the new ones are whole.
+        folder: to write model.safetensors to, or its shards and their index.
+        config: the content of config.json.
         max_shard_size: of one file, in bytes or as "5GB"; one tensor is never split.
     """
     from huggingface_hub import split_state_dict_into_shards_factory
@@ -255,26 +261,25 @@ def save(model, folder: Path, *, max_shard_size: int | str) -> None:
         filename_pattern="model{suffix}.safetensors",
         max_shard_size=max_shard_size,
     )
-    variables = _variables(model)
-    asides = {file: folder / f".{file}.part" for file in split.filename_to_tensors}
+    index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+    aside = Path(tempfile.mkdtemp(prefix=".saving-", dir=folder))
     try:
+        json_files.write(aside / "config.json", config, allow_nan=True)  # unknown keys may hold it
+        mode = (aside / "config.json").stat().st_mode  # what the user's umask gives
         for file, names in split.filename_to_tensors.items():
-            tensors = {name: _tensor(model, variables, *sources[name]) for name in names}
-            save_file(tensors, asides[file], metadata={"format": "pt"})
-        for file, aside in asides.items():  # only now, so that a full disk leaves the earlier weights as they were
-            aside.replace(folder / file)
-    finally:
-        for aside in asides.values():
-            aside.unlink(missing_ok=True)
-    kept = set(split.filename_to_tensors)
-    if split.is_sharded:
-        kept.add(f"{SAFETENSORS}.index.json")
-        json_files.write(
-            folder / f"{SAFETENSORS}.index.json", {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
-        )
+            save_file({name: _tensor(model, *sources[name]) for name in names}, aside / file, metadata={"format": "pt"})
+            (aside / file).chmod(mode)  # save_file lets only its owner read
+        if split.is_sharded:
+            json_files.write(aside / f"{SAFETENSORS}.index.json", index)
+    except BaseException:
+        shutil.rmtree(aside)
+        raise
     for path in folder.iterdir():
-        if SHARD.fullmatch(path.name) and path.name not in kept:
+        if SHARD.fullmatch(path.name):
             path.unlink()
+    for path in sorted(aside.iterdir(), key=lambda path: (path.name.endswith(".index.json"), path.name)):
+        path.replace(folder / path.name)  # the index last: without it shards are no checkpoint
+    aside.rmdir()
 
 
 def _sources(model) -> dict[str, tuple[Entry, int]]:
@@ -288,20 +293,23 @@ def _sources(model) -> dict[str, tuple[Entry, int]]:
     }
 
 
-def _tensor(model, variables: dict[str, "keras.Variable"], entry: Entry, part: int) -> np.ndarray:
-    value = np.asarray(variables[entry.path].numpy())
+def _tensor(model, entry: Entry, part: int) -> np.ndarray:
+    value = np.split(_merged(model, entry), len(entry.tensors), axis=-1)[part]
+    return np.ascontiguousarray(value.T if entry.transposed else value)
+
+
+def _merged(model, entry: Entry) -> np.ndarray:
+    """The variable's value in float32, LoRA factors merged in: layer.kernel would be in the compute precision."""
+    value = np.asarray(_variable(model, entry.path).numpy()).astype(np.float32, copy=False)
     *layers, name = entry.path.split("/")
     layer = _layer(model, layers)
-    if name == "kernel" and layer.lora_enabled:  # layer.kernel would be merged too, but in the compute precision
+    if name == "kernel" and layer.lora_enabled:
         factors = (np.asarray(factor.numpy()) for factor in (layer.lora_kernel_a, layer.lora_kernel_b))
         value = value + layer.lora_alpha / layer.lora_rank * np.matmul(*factors)
-    value = np.split(value, len(entry.tensors), axis=-1)[part]
-    return np.ascontiguousarray(value.T if entry.transposed else value)
+    return value
 
 
 def copy(source, target) -> None:
     """Gives a built model the weights of another of its kind, LoRA factors merged in."""
-    variables, targets = _variables(source), _variables(target)
     for entry in weight_table(source.architecture, head=hasattr(source, "classifier")):
-        parts = [_tensor(source, variables, entry, part) for part in range(len(entry.tensors))]
-        targets[entry.path].assign(np.concatenate([p.T if entry.transposed else p for p in parts], axis=-1))
+        _variable(target, entry.path).assign(_merged(source, entry))

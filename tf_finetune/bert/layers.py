@@ -21,11 +21,11 @@ MASKED_SCORE, MASKED_SCORE_FLOAT16 = -1e9, -3e4
 
 def activation(name: str):
     """The function behind a config.json `hidden_act`. Hugging Face's "gelu" is the erf form."""
-    if name == "gelu":
+    if name in ("gelu", "gelu_python"):
         return _gelu_erf
     if name in ("gelu_new", "gelu_pytorch_tanh"):
         return _gelu_tanh
-    return keras.activations.get(name)
+    return keras.activations.get("silu" if name == "swish" else name)
 
 
 def _gelu_erf(x):
@@ -263,6 +263,8 @@ class BertBackbone(layers.Layer):
             A pair: the hidden states (batch, length, hidden) of the embeddings and of each block in a
             list of num_hidden_layers + 1, and the pooled output (batch, hidden).
         """
+        others = {"attention_mask": attention_mask, "token_type_ids": token_type_ids, "position_ids": position_ids}
+        _check_shapes(input_ids, others)
         batch, length = ops.shape(input_ids)
         if attention_mask is None:
             attention_mask = ops.ones_like(input_ids)
@@ -286,3 +288,15 @@ class BertBackbone(layers.Layer):
             states.append(hidden)
         states = [ops.reshape(state, (batch, length, self.architecture.hidden_size)) for state in states]
         return states, self.pooler(states[-1][:, 0])
+
+
+def _check_shapes(input_ids, others: dict) -> None:
+    shape = tuple(input_ids.shape)
+    if len(shape) != 2:
+        raise ValueError(f"`input_ids` must have the shape (batch, length). Received: shape={shape}")
+    for name, value in others.items():
+        length = shape[1] if value is None else tuple(value.shape)[-1]
+        if None not in (length, shape[1]) and length != shape[1]:
+            raise ValueError(
+                f"`{name}` must be as long as `input_ids`, {shape[1]}. Received: shape={tuple(value.shape)}"
+            )

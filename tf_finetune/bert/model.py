@@ -1,14 +1,13 @@
 """TFBertModel and TFBertForSequenceClassification: BERT on Keras 3, drop-in by name and by numbers."""
 
-import dataclasses
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras
 
-from tf_finetune import json_files
 from tf_finetune.bert import hf_weights
 from tf_finetune.bert.architecture import MULTI_LABEL, REGRESSION, BertArchitecture, label_names
 from tf_finetune.bert.layers import LORA_TARGETS, BertBackbone, Dropout, blank_weights, dense
@@ -31,8 +30,14 @@ class _BertBase(keras.Model):
     has_classifier = False
     options: tuple[str, ...] = ()  # arguments of the constructor beside the architecture
 
-    def __init__(self, architecture: "BertArchitecture | dict[str, Any] | transformers.BertConfig", **kwargs):
-        super().__init__(**kwargs)
+    def __init__(
+        self,
+        architecture: "BertArchitecture | dict[str, Any] | transformers.BertConfig",
+        *,
+        name: str,
+        trainable: bool = True,
+    ):
+        super().__init__(name=name, trainable=trainable)
         if not isinstance(architecture, BertArchitecture | dict):
             architecture = architecture.to_dict()  # a transformers.BertConfig
         if not isinstance(architecture, BertArchitecture):
@@ -50,7 +55,8 @@ class _BertBase(keras.Model):
         return super().__call__(*args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
-        return {"name": self.name, "architecture": {"model_type": "bert", **self.architecture.to_dict()}}
+        architecture = {"model_type": "bert", **self.architecture.to_dict()}
+        return {"name": self.name, "trainable": self.trainable, "architecture": architecture}
 
     @property
     def config(self) -> "transformers.BertConfig":
@@ -94,14 +100,13 @@ class _BertBase(keras.Model):
         Raises:
             InputError: no such checkpoint, not a BERT, or weights missing, left over, damaged or of a wrong shape.
         """
-        folder = local_checkpoint(f"{checkpoint}@{revision}" if revision else str(checkpoint))
+        if revision and Path(checkpoint).is_dir():
+            raise InputError("`revision` is for a name on the hub", expected="none with a folder", got=revision)
+        folder = local_checkpoint(f"{checkpoint}@{revision}" if revision else str(checkpoint), from_pt=from_pt)
         architecture = BertArchitecture.from_folder(folder)
         options = {name: overrides.pop(name) for name in cls.options if name in overrides}
-        unknown = set(overrides) - {field.name for field in dataclasses.fields(architecture)}
-        if unknown:
-            raise InputError("unknown config override", expected="a key of config.json", got=", ".join(sorted(unknown)))
         labels = label_names(architecture, num_labels=num_labels, id2label=id2label, label2id=label2id)
-        architecture = dataclasses.replace(architecture, id2label=labels, **overrides)
+        architecture = architecture.replaced(overrides, id2label=labels)
         # Before anything is built: a config may ask for a billion layers, which no checkpoint has.
         matched = hf_weights.match(
             stored_weights(folder, from_pt=from_pt),
@@ -126,30 +131,34 @@ class _BertBase(keras.Model):
             folder: made when it is not there. Weights of an earlier `save_pretrained` in it are replaced.
             max_shard_size: weights beyond it, in bytes or such as "5GB", go to several files with an index.
         """
+        sizes = re.fullmatch(r"[0-9.]+ ?[KMGT]i?B", str(max_shard_size), re.IGNORECASE)
+        if not sizes and not (type(max_shard_size) is int and max_shard_size > 0):
+            raise ValueError(f"`max_shard_size` must be bytes above 0, or such as '5GB'. Received: {max_shard_size!r}")
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         config = {**self.architecture.to_dict(), "model_type": "bert", "architectures": [self.hf_class]}
         config.pop("torch_dtype", None)  # what the source was stored in; this is float32
         config["dtype"] = "float32"
         self.build()
-        hf_weights.save(self, folder, max_shard_size=max_shard_size)
-        json_files.write(folder / "config.json", config, allow_nan=True)  # unknown keys may hold it
+        hf_weights.save(self, folder, config=config, max_shard_size=max_shard_size)
 
     def gradient_checkpointing_enable(self) -> None:
         """Training keeps the input of each encoder block only and computes the block again in the backward pass.
 
         The gradients are the same, dropout included; memory falls and a step takes about a third longer.
-        Call it before `compile`, or compile again.
+        `compile` comes after it: a step that was compiled before would go on as it was.
         """
         self.bert.gradient_checkpointing = True
+        self.compiled = False
 
     def gradient_checkpointing_disable(self) -> None:
         """Training keeps everything again."""
         self.bert.gradient_checkpointing = False
+        self.compiled = False
 
     def enable_lora(self, rank: int, *, lora_alpha: float | None = None, targets: Sequence[str] = ("attention/qkv",)):
         """Trains low-rank updates of the encoder's kernels, and the head, instead of every weight (Hu et al. 2021,
-        https://arxiv.org/abs/2106.09685). Call it before `compile`.
+        https://arxiv.org/abs/2106.09685). `compile` comes after it.
 
         Query, key and value are one kernel here and share the first factor. Pooler and classifier stay
         trainable: they are the head. Saving merges the updates: what is saved has no trace of LoRA.
@@ -165,6 +174,13 @@ class _BertBase(keras.Model):
             raise ValueError(f"`rank` must be a whole number above 0. Received: rank={rank}")
         self.build()
         self.bert.enable_lora(rank, lora_alpha=lora_alpha, targets=targets)
+        self.compiled = False  # the optimizer of an earlier compile would go on with every weight
+
+    def save(self, filepath, *args, **kwargs):
+        """Keras's save, to a `.keras` file; the older HDF5 format of Keras could not be loaded again."""
+        if str(filepath).endswith((".h5", ".hdf5")):
+            raise ValueError(f"`filepath` must end in .keras, or use save_pretrained. Received: filepath={filepath}")
+        super().save(filepath, *args, **kwargs)
 
     def merge_lora(self) -> "_BertBase":
         """A copy of the model whose kernels have the updates of `enable_lora` merged in; every weight trains again."""
@@ -178,10 +194,12 @@ class _BertBase(keras.Model):
         """Keras's export, LoRA merged in, of a model that takes token ids: `tf-finetune export` makes one that takes
         text. Without a signature it takes int32 input_ids, attention_mask and token_type_ids, (batch, length).
         """
-        if any("/lora_" in weight.path for weight in self.weights):
+        self.build()
+        if any(weight.name.startswith("lora_") for weight in self.weights):
             return self.merge_lora().export(filepath, format, verbose, input_signature, **kwargs)
         if input_signature is None:
-            input_signature = [{name: keras.InputSpec("int32", (None, None)) for name in INPUT_NAMES[:3]}]
+            specs = {name: keras.InputSpec("int32", (None, None), name=name) for name in INPUT_NAMES[:3]}
+            input_signature = [specs]
         return super().export(filepath, format, verbose, input_signature, **kwargs)
 
 
@@ -251,7 +269,8 @@ class TFBertForSequenceClassification(_BertBase):
 
         By the architecture's problem_type, and where it has none by the number of labels: mean squared error
         for regression (one label), binary cross-entropy for several labels at once (labels are floats, (batch,
-        num_labels)), else cross-entropy of class numbers.
+        num_labels)), else cross-entropy of class numbers. PyTorch looks at the labels too, and takes floats
+        for several labels at once; here problem_type="multi_label_classification" says so.
         """
         problem_type = self.architecture.problem_type
         if problem_type == REGRESSION or (problem_type is None and self.architecture.num_labels == 1):
@@ -263,8 +282,13 @@ class TFBertForSequenceClassification(_BertBase):
 
 def _named_inputs(input_ids, attention_mask, token_type_ids, position_ids) -> dict[str, Any]:
     """The inputs by name, whether they came as one dict (as `fit` passes them) or as arguments."""
+    given = dict(zip(INPUT_NAMES, (input_ids, attention_mask, token_type_ids, position_ids), strict=True))
+    if isinstance(input_ids, list | tuple):
+        raise ValueError(f"inputs must be a dict, or arguments, of {INPUT_NAMES}. Received: a list")
     if not isinstance(input_ids, dict):
-        return dict(zip(INPUT_NAMES, (input_ids, attention_mask, token_type_ids, position_ids), strict=True))
+        return given
+    if beside := [name for name, value in given.items() if value is not None and name != "input_ids"]:
+        raise ValueError(f"inputs must be one dict or arguments, not both. Received: a dict and {beside}")
     unknown = set(input_ids) - set(INPUT_NAMES)
     if unknown or "input_ids" not in input_ids:
         raise ValueError(f"inputs must be a dict with `input_ids` and of {INPUT_NAMES}. Received: {sorted(input_ids)}")

@@ -58,8 +58,10 @@ class Tokenizer:
             truncation: which part of a text that is shortened is kept.
 
         Raises:
-            InputError: not as many pairs as texts.
+            InputError: not as many pairs as texts, or a max_length below 3.
         """
+        if max_length < 3:
+            raise InputError("too short for a pair of texts", expected="a max_length of at least 3", got=max_length)
         if len(texts) != len(pairs):
             raise InputError("texts without their pair", expected=f"{len(texts)} second texts", got=len(pairs))
         ids, type_ids = [], []

@@ -1,6 +1,7 @@
 """One tensor of a checkpoint: where it is stored, and how it is read."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -68,4 +69,4 @@ def united(parts: Iterable[dict[str, StoredTensor]]) -> dict[str, StoredTensor]:
 def reason(error: Exception) -> str:
     """What a library's error says, short enough to be part of a line: its first sentence."""
     lines = str(error).strip("' \n").splitlines() or [type(error).__name__]
-    return lines[0].split(". ")[0][:200]
+    return re.split(r"\. (?=[A-Z])", lines[0])[0][:200]

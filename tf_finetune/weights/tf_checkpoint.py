@@ -48,8 +48,10 @@ class _Checkpoint:
         self.data = Path(f"{prefix}.data-00000-of-00001")
         self.faults = (tf.errors.OpError, ValueError, RuntimeError, LookupError)
         self.entries = checked_entries(index)
+        if Path(prefix).exists():  # TensorFlow would rather look there
+            raise InputError("unreadable weights", where=prefix, expected="no file or folder of this name")
         try:
-            self.reader = tf.train.load_checkpoint(prefix)
+            self.reader = tf.compat.v1.train.NewCheckpointReader(prefix)
             self.shapes = {name: tuple(shape) for name, shape in self.reader.get_variable_to_shape_map().items()}
         except self.faults as error:
             expected = "a TensorFlow checkpoint"
@@ -67,6 +69,13 @@ class _Checkpoint:
         return functools.partial(_file_rows, self.data, self.entries[name].offset, shape)
 
     def _rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        from tensorflow.core.framework import types_pb2
+
+        floats = (types_pb2.DT_FLOAT, types_pb2.DT_HALF, types_pb2.DT_BFLOAT16, types_pb2.DT_DOUBLE)
+        if self.entries[name].dtype not in floats:  # reading damaged strings would end the process
+            got = types_pb2.DataType.Name(self.entries[name].dtype)
+            expected = "floating-point numbers"
+            raise InputError(f"tensor {name} holds no weights", where=self.index, expected=expected, got=got)
         if self._last is None or self._last[0] != name:  # read as a whole, and kept while rows of it are asked for
             try:
                 self._last = name, self.reader.get_tensor(name)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
 FOOTER_BYTES, LARGEST_INDEX_BYTES, LARGEST_SHAPE = 48, 64 * 2**20, 2**40
+LONGEST_KEY = 1000
 
 
 def checked_entries(path: Path) -> dict[str, "tensor_bundle_pb2.BundleEntryProto"]:
@@ -28,16 +29,22 @@ def checked_entries(path: Path) -> dict[str, "tensor_bundle_pb2.BundleEntryProto
     from google.protobuf.message import DecodeError
     from tensorflow.core.protobuf import tensor_bundle_pb2
 
+    header, entry = tensor_bundle_pb2.BundleHeaderProto, tensor_bundle_pb2.BundleEntryProto
+
     expected = "the index of a TensorFlow checkpoint"
     try:
         if path.stat().st_size > LARGEST_INDEX_BYTES:
             raise InputError("unreadable weights", where=path, expected=expected, got="a far larger file")
-        entries = [(key, tensor_bundle_pb2.BundleEntryProto.FromString(value)) for key, value in _entries(path) if key]
+        named = {}
+        for key, value in _entries(path):
+            if key:
+                named[key.decode(errors="backslashreplace")] = entry.FromString(value)
+            elif header.FromString(value).endianness != header.LITTLE:
+                raise InputError("unreadable weights", where=path, expected=expected, got="one of big-endian numbers")
     except OSError as error:
         raise InputError("unreadable weights", where=path, expected=expected, got=error.strerror) from None
     except (ValueError, IndexError, DecodeError):
         raise InputError("unreadable weights", where=path, expected=expected, got="a damaged file") from None
-    named = {key.decode(errors="backslashreplace"): entry for key, entry in entries}
     for name, entry in named.items():
         _check_entry(name[:250], entry, path)
     return named
@@ -49,7 +56,10 @@ def _check_entry(name: str, entry, path: Path) -> None:
     shape = [dimension.size for dimension in entry.shape.dim]
     if len(shape) > 8 or min(shape, default=0) < 0 or math.prod(shape) > LARGEST_SHAPE or entry.shape.unknown_rank:
         raise InputError(f"tensor {name} has an impossible shape", where=path, got=f"shape {shape[:8]}")
-    if entry.dtype not in types_pb2.DataType.values() or entry.dtype in (types_pb2.DT_INVALID, types_pb2.DT_VARIANT):
+    if entry.slices:
+        raise InputError(f"tensor {name} is stored in slices", where=path, expected="whole tensors")
+    known = entry.dtype in types_pb2.DataType.values() and entry.dtype < types_pb2.DT_FLOAT_REF
+    if not known or entry.dtype in (types_pb2.DT_INVALID, types_pb2.DT_VARIANT):
         raise InputError(f"tensor {name} has an impossible type", where=path, got=f"type {entry.dtype}")
 
 
@@ -60,8 +70,17 @@ def _entries(path: Path) -> Iterator[tuple[bytes, bytes]]:
         raise ValueError("no table")
     _, position = _varint(footer, 0)  # the block of metadata, which TensorFlow leaves empty
     _, position = _varint(footer, position)
+    last_key, last_offset = None, -1
     for _, handle in _block(table, footer[position:]):
-        yield from _block(table, handle)
+        offset, _ = _varint(handle, 0)
+        if offset <= last_offset:  # the same block over and over would fill any memory
+            raise ValueError("blocks out of order")
+        last_offset = offset
+        for key, value in _block(table, handle):
+            if last_key is not None and key <= last_key:
+                raise ValueError("keys out of order")
+            last_key = key
+            yield key, value
 
 
 def _block(table: bytes, handle: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -77,6 +96,8 @@ def _block(table: bytes, handle: bytes) -> Iterator[tuple[bytes, bytes]]:
         own, position = _varint(block, position)
         length, position = _varint(block, position)
         key = key[:shared] + block[position : position + own]
+        if len(key) > LONGEST_KEY:  # keys share their beginning, so that long ones cost nothing to write
+            raise ValueError("an endless name")
         position += own + length
         yield key, block[position - length : position]
 

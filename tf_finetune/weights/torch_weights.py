@@ -1,9 +1,11 @@
 """Tensors of a pytorch_model.bin: a pickle, opened by PyTorch's own restricted reader or not at all."""
 
+import contextlib
 import functools
 import importlib.util
 import os
 import pickle
+import pickletools
 import re
 import tempfile
 import warnings
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     import torch
 
 REOPENED_AFTER_BYTES = 4 * 2**20
+# Modules that PyTorch's restricted reader knows and a state dict has no need of.
+UNNEEDED = ("builtins", "__builtin__", "_codecs")
 
 
 def torch_weights(path: Path) -> dict[str, StoredTensor]:
@@ -101,6 +105,7 @@ def _state_dict(path: Path) -> "tuple[dict[str, torch.Tensor], bool]":
             zipped = file.read(4) == b"PK\3\4"  # what PyTorch itself goes by
         if zipped:
             _check_stored(path)
+        _check_calls(path, zipped)
         with warnings.catch_warnings(action="ignore"):  # on pickles that it then refuses
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except InputError:
@@ -132,3 +137,22 @@ def _check_stored(path: Path) -> None:
         for member in archive.infolist():
             if member.compress_type != zipfile.ZIP_STORED:
                 raise InputError("a compressed checkpoint", where=path, expected="stored members", got=member.filename)
+
+
+def _check_calls(path: Path, zipped: bool) -> None:
+    """PyTorch's reader lets a pickle call bytearray, which takes as much memory as it is told to."""
+    with contextlib.ExitStack() as stack:
+        if zipped:
+            archive = stack.enter_context(zipfile.ZipFile(path))
+            names = [name for name in archive.namelist() if name.endswith("data.pkl")]
+            files = [stack.enter_context(archive.open(name)) for name in names]
+        else:
+            # The format before 2020: a magic number, a version, the system, the state dict, the storages' keys.
+            files = [stack.enter_context(path.open("rb"))] * 5
+        with contextlib.suppress(ValueError):  # no pickle: PyTorch says so
+            for file in files:
+                for code, argument, _ in pickletools.genops(file):
+                    if code.name == "GLOBAL" and argument.split()[0] in UNNEEDED:
+                        expected = "a PyTorch state dict with nothing but tensors in it"
+                        got = f"a pickle that calls {'.'.join(argument.split())}"
+                        raise InputError("unreadable weights", where=path, expected=expected, got=got)
