@@ -1,7 +1,19 @@
+import itertools
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from tf_finetune.data.order import WINDOW_BATCHES, BatchOrder, evaluation_order, training_order
+from tf_finetune.data.order import (
+    PADDING,
+    WINDOW_BATCHES,
+    BatchOrder,
+    evaluation_order,
+    shape_set,
+    shard,
+    training_order,
+)
 
 # Below, at and above one batch and one window of 4-example batches, and sizes that leave remainders.
 SIZES = [1, 2, 3, 4, 5, 7, 8, 9, 4 * WINDOW_BATCHES - 1, 4 * WINDOW_BATCHES, 4 * WINDOW_BATCHES + 1, 1234]
@@ -17,9 +29,15 @@ def batches_of(order):
     return [order.examples[start:end] for start, end in zip(order.starts[:-1], order.starts[1:], strict=True)]
 
 
-def padding_share(order, lengths):
-    padded = sum(len(batch) * lengths[batch].max() for batch in batches_of(order))
-    return 1 - lengths.sum() / padded
+def tokens_per_useful_token(order, lengths):
+    return order.tokens / lengths.sum()
+
+
+def imdb_lengths(size, seed=0):
+    """Token counts as published for IMDB: median 220, 88% over 128, 41% over 256, 13% over 512; cut at 512 here."""
+    shares, counts = [0, 0.12, 0.5, 0.59, 0.87, 0.97, 1], np.log([11, 128, 220, 256, 512, 900, 3045])
+    drawn = np.exp(np.interp(np.random.default_rng(seed).random(size), shares, counts))
+    return np.minimum(drawn.astype(np.int64), 512)
 
 
 class TestTrainingOrder:
@@ -61,12 +79,22 @@ class TestTrainingOrder:
         training_order(lengths, batch_size=8, seed=0, epoch=0)
         np.testing.assert_array_equal(lengths, realistic_lengths(100))
 
-    @pytest.mark.parametrize("batch_size", [16, 32])
-    def test_little_padding(self, batch_size):
-        lengths = realistic_lengths(10_000)
-        order = training_order(lengths, batch_size=batch_size, seed=0, epoch=0)
-        shuffled = BatchOrder(np.random.default_rng(0).permutation(len(lengths)), order.starts)
-        assert padding_share(order, lengths) < 0.06 < padding_share(shuffled, lengths) / 5
+    @pytest.mark.parametrize(("draw", "most"), [(realistic_lengths, 1.06), (imdb_lengths, 1.03)])
+    @pytest.mark.parametrize(
+        "options", [{"batch_size": 16}, {"batch_size": 32}, {"batch_size": 1, "batch_tokens": 1024}]
+    )
+    def test_little_padding(self, draw, most, options):
+        lengths = draw(10_000)
+        order = training_order(lengths, seed=0, epoch=0, **options)
+        assert tokens_per_useful_token(order, lengths) < most
+        shuffled = np.random.default_rng(0).permutation(len(lengths))
+        widths = np.array([lengths[batch].max() for batch in np.split(shuffled, order.starts[1:-1])])
+        assert tokens_per_useful_token(BatchOrder(shuffled, order.starts, widths), lengths) > 1.4
+
+    def test_width_is_the_longest_text_of_the_batch(self):
+        lengths = realistic_lengths(1000)
+        order = training_order(lengths, batch_size=7, seed=0, epoch=0)
+        assert order.widths.tolist() == [lengths[batch].max() for batch in batches_of(order)]
 
     def test_length_and_position_are_unrelated(self):
         lengths = realistic_lengths(10_000)
@@ -87,6 +115,91 @@ class TestTrainingOrder:
             for epoch in range(60)
         }
         assert len(places) > 5
+
+
+class TestTokenBudget:
+    @pytest.mark.parametrize("batch_tokens", [128, 1000, 4096])
+    def test_is_kept_and_used(self, batch_tokens):
+        lengths = realistic_lengths(5000)
+        order = training_order(lengths, batch_size=1, batch_tokens=batch_tokens, seed=0, epoch=0)
+        computed = np.diff(order.starts) * order.widths
+        assert computed.max() <= batch_tokens
+        assert np.median(computed) > 0.85 * batch_tokens
+
+    def test_longer_texts_are_batches_of_their_own(self):
+        order = training_order(np.array([5, 50, 5, 60]), batch_size=1, batch_tokens=20, seed=0, epoch=0)
+        assert sorted(order.sizes) == [1, 1, 2]
+
+
+class TestShapes:
+    def test_set_is_the_best_there_is(self):
+        """Against trying every set of three."""
+        lengths = realistic_lengths(300)
+        candidates = range(8, lengths.max() + 8, 8)
+
+        def computed(shapes):
+            return sum(shapes[np.searchsorted(shapes, length)] for length in lengths)
+
+        best = min(computed((*some, candidates[-1])) for some in itertools.combinations(candidates[:-1], 2))
+        shapes = shape_set(lengths, num_shapes=3)
+        assert len(shapes) == 3
+        assert computed(shapes) == best
+
+    def test_no_more_than_there_are_lengths(self):
+        assert shape_set(np.array([3, 9, 9]), num_shapes=8) == (8, 16)
+
+    def test_one(self):
+        assert shape_set(np.array([3, 9, 33]), num_shapes=1) == (40,)
+
+    @pytest.mark.parametrize("options", [{"batch_size": 32}, {"batch_size": 1, "batch_tokens": 2048}])
+    def test_batches_have_them(self, options):
+        lengths = realistic_lengths(3000)
+        shapes = shape_set(lengths, num_shapes=8)
+        order = training_order(lengths, seed=0, epoch=0, shapes=shapes, **options)
+        assert len({(len(batch), width) for batch, width in zip(batches_of(order), order.widths, strict=True)}) <= 8
+        assert set(order.widths.tolist()) <= set(shapes)
+        for batch, width in zip(batches_of(order), order.widths, strict=True):
+            assert lengths[batch[batch != PADDING]].max() <= width
+
+    def test_evaluation_has_them_longest_first(self):
+        lengths = realistic_lengths(100)
+        order = evaluation_order(lengths, batch_size=8, shapes=(32, 128))
+        assert set(np.diff(order.starts)) == {8}
+        assert order.widths.tolist() == sorted(order.widths.tolist(), reverse=True)
+        assert order.examples[-8:].max() >= 0
+
+    def test_batches_of_all_shapes_are_mixed(self):
+        order = training_order(realistic_lengths(3000), batch_size=32, seed=0, epoch=0, shapes=(16, 32, 64, 128))
+        assert abs(np.corrcoef(order.widths, np.arange(len(order)))[0, 1]) < 0.3
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    lengths=st.lists(st.integers(2, 200), min_size=1, max_size=400),
+    batch_size=st.integers(1, 40),
+    batch_tokens=st.one_of(st.none(), st.integers(1, 5000)),
+    num_shapes=st.integers(0, 8),
+    num_workers=st.sampled_from([1, 2, 8]),
+    epoch=st.integers(0, 3),
+)
+def test_every_worker_and_epoch_together_see_each_example_once(
+    lengths, batch_size, batch_tokens, num_shapes, num_workers, epoch
+):
+    lengths = np.array(lengths)
+    shapes = shape_set(lengths, num_shapes=num_shapes) if num_shapes else None
+    orders = [
+        training_order(lengths, batch_size=batch_size, batch_tokens=batch_tokens, shapes=shapes, seed=3, epoch=epoch),
+        evaluation_order(lengths, batch_size=batch_size, shapes=shapes),
+    ]
+    for order in orders:
+        shares = [shard(order, worker=worker, num_workers=num_workers) for worker in range(num_workers)]
+        seen = np.concatenate([share.examples for share in shares])
+        assert sorted(seen[seen != PADDING]) == list(range(len(lengths)))
+        assert sum(share.sizes for share in shares).tolist() == order.sizes.tolist()
+        for share in shares:
+            assert share.starts.tolist() == shares[0].starts.tolist()
+            assert share.widths.tolist() == order.widths.tolist()
+            assert (np.diff(share.starts) > 0).all()
 
 
 class TestEvaluationOrder:

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from tf_finetune.data.order import BatchOrder, evaluation_order, training_order
-from tf_finetune.data.pipeline import TokenizedExamples, batches
+from tf_finetune.data.order import PADDING, BatchOrder, evaluation_order, shape_set, shard, training_order
+from tf_finetune.data.pipeline import CHUNK, batches
+from tf_finetune.data.tokenized import TokenizedExamples
 
 
 def random_examples(size, seed=0):
@@ -16,20 +17,7 @@ def padded(token_ids, fill=0):
     return np.array([ids + [fill] * (width - len(ids)) for ids in token_ids])
 
 
-class TestTokenizedExamples:
-    def test_from_lists(self):
-        examples = TokenizedExamples.from_lists([[2, 7, 3], [2, 3]], [1, 0])
-        assert examples.input_ids.tolist() == [2, 7, 3, 2, 3]
-        assert examples.lengths.tolist() == [3, 2]
-        assert examples.labels.tolist() == [1, 0]
-        assert len(examples) == 2
-
-    def test_types(self):
-        examples = TokenizedExamples.from_lists([[2, 7, 3]], [1])
-        assert (examples.input_ids.dtype, examples.lengths.dtype, examples.labels.dtype) == ("int32", "int64", "int32")
-
-
-@pytest.mark.parametrize(("size", "batch_size"), [(1, 4), (3, 4), (4, 4), (103, 8)])
+@pytest.mark.parametrize(("size", "batch_size"), [(1, 4), (3, 4), (4, 4), (103, 8), (2 * CHUNK + 1, 1), (CHUNK, 1)])
 @pytest.mark.parametrize("kind", ["training", "evaluation"])
 def test_equals_a_plain_construction(size, batch_size, kind):
     token_ids, labels = random_examples(size)
@@ -52,7 +40,8 @@ def test_equals_a_plain_construction(size, batch_size, kind):
 @pytest.fixture
 def two_batches():
     examples = TokenizedExamples.from_lists([[2, 7, 3], [2, 3], [2, 0, 0, 3]], [1, 0, 2])
-    return batches(examples, BatchOrder(examples=np.array([2, 1, 0]), starts=np.array([0, 2, 3])))
+    order = BatchOrder(examples=np.array([2, 1, 0]), starts=np.array([0, 2, 3]), widths=np.array([4, 3]))
+    return batches(examples, order)
 
 
 def test_each_batch_is_padded_to_its_own_longest(two_batches):
@@ -80,3 +69,76 @@ def test_specification(two_batches):
 def test_iterates_again_the_same(two_batches):
     first, second = ([inputs["input_ids"].tolist() for inputs, _ in two_batches.as_numpy_iterator()] for _ in range(2))
     assert first == second
+
+
+class TestWeights:
+    def examples(self, **options):
+        return TokenizedExamples.from_lists([[2, 7, 3], [2, 3], [2, 0, 0, 3]], [1, 0, 2], **options)
+
+    def test_of_the_examples_come_third(self):
+        order = BatchOrder(examples=np.array([2, 1, 0]), starts=np.array([0, 2, 3]), widths=np.array([4, 3]))
+        made = list(batches(self.examples(weights=[0.5, 1, 2]), order).as_numpy_iterator())
+        assert [weights.tolist() for _, _, weights in made] == [[2, 1], [0.5]]
+        assert {weights.dtype.name for _, _, weights in made} == {"float32"}
+
+    def test_padding_rows_weigh_nothing(self):
+        order = BatchOrder(
+            examples=np.array([0, PADDING, PADDING, 1]), starts=np.array([0, 2, 4]), widths=np.array([8, 8])
+        )
+        (inputs, labels, weights), (_, _, second) = batches(
+            self.examples(weights=[0.5, 3, 1]), order
+        ).as_numpy_iterator()
+        assert inputs["input_ids"].tolist() == [[2, 7, 3, 0, 0, 0, 0, 0], [0] * 8]
+        assert inputs["attention_mask"].tolist() == [[1, 1, 1, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0, 0, 0]]
+        assert labels.shape == (2,)
+        assert weights.tolist() == [0.5, 0]
+        assert second.tolist() == [0, 3]
+
+    def test_shapes_are_few(self):
+        token_ids, labels = random_examples(500)
+        examples = TokenizedExamples.from_lists(token_ids, labels)
+        shapes = shape_set(examples.lengths, num_shapes=3)
+        order = training_order(examples.lengths, batch_size=16, seed=0, epoch=0, shapes=shapes)
+        made = list(batches(examples, order).as_numpy_iterator())
+        assert {inputs["input_ids"].shape for inputs, _, _ in made} == {(16, length) for length in shapes}
+        assert sum(weights.sum() for _, _, weights in made) == 500
+
+
+def test_type_ids_of_pairs():
+    examples = TokenizedExamples.from_lists([[2, 7, 3, 8, 3], [2, 3, 3]], [1, 0], first_lengths=[3, 2])
+    order = BatchOrder(examples=np.array([0, 1]), starts=np.array([0, 2]), widths=np.array([6]))
+    inputs, _ = next(batches(examples, order).as_numpy_iterator())
+    assert inputs["token_type_ids"].tolist() == [[0, 0, 0, 1, 1, 0], [0, 0, 1, 0, 0, 0]]
+
+
+def test_labels_of_any_shape():
+    examples = TokenizedExamples.from_lists([[2, 3], [2, 4, 3]], np.array([[0, 1, 1], [0, 0, 0]], np.float32))
+    inputs_and_labels = batches(examples, evaluation_order(examples.lengths, batch_size=2))
+    assert inputs_and_labels.element_spec[1].shape.as_list() == [None, 3]
+    _, labels = next(inputs_and_labels.as_numpy_iterator())
+    assert labels.tolist() == [[0, 0, 0], [0, 1, 1]]
+
+
+@pytest.mark.parametrize("first", [0, 1, CHUNK - 1, CHUNK, CHUNK + 3, 150, 151])
+def test_goes_on_with_any_batch(first):
+    token_ids, labels = random_examples(151)
+    examples = TokenizedExamples.from_lists(token_ids, labels)
+    order = training_order(examples.lengths, batch_size=1, seed=0, epoch=0)
+    whole = [inputs["input_ids"].tolist() for inputs, _ in batches(examples, order).as_numpy_iterator()]
+    rest = batches(examples, order, first=first)
+    assert int(rest.cardinality()) == 151 - first
+    assert [inputs["input_ids"].tolist() for inputs, _ in rest.as_numpy_iterator()] == whole[first:]
+
+
+@pytest.mark.parametrize("num_workers", [2, 8])
+def test_workers_share_a_batch(num_workers):
+    token_ids, labels = random_examples(45)
+    examples = TokenizedExamples.from_lists(token_ids, list(range(45)))
+    order = training_order(examples.lengths, batch_size=12, seed=0, epoch=0)
+    shares = [shard(order, worker=worker, num_workers=num_workers) for worker in range(num_workers)]
+    seen = []
+    for step in zip(*(batches(examples, share).as_numpy_iterator() for share in shares), strict=True):
+        assert len({inputs["input_ids"].shape for inputs, *_ in step}) == 1
+        for _, labels, *weights in step:
+            seen += labels.tolist() if not weights else labels[weights[0] > 0].tolist()
+    assert sorted(seen) == list(range(45))

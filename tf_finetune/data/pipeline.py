@@ -1,68 +1,94 @@
 """Tokenised examples -> batches, as tf.data."""
 
-import dataclasses
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tf_finetune.data.order import BatchOrder
+from tf_finetune.data.order import PADDING, BatchOrder
+from tf_finetune.data.tokenized import TokenizedExamples
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-
-@dataclasses.dataclass(frozen=True)
-class TokenizedExamples:
-    """Token ids of every text end to end, tokenised once for all epochs.
-
-    Attributes:
-        input_ids: int32 [all tokens], [CLS] and [SEP] included.
-        lengths: int64 [examples], tokens of each text.
-        labels: int32 [examples], class of each text.
-    """
-
-    input_ids: np.ndarray
-    lengths: np.ndarray
-    labels: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    @classmethod
-    def from_lists(cls, token_ids: list[list[int]], labels: list[int]) -> "TokenizedExamples":
-        return cls(
-            input_ids=np.fromiter((token for ids in token_ids for token in ids), dtype=np.int32),
-            lengths=np.array([len(ids) for ids in token_ids], dtype=np.int64),
-            labels=np.array(labels, dtype=np.int32),
-        )
+# Batches fetched at once: Python is asked that seldom, and memory holds two such chunks of token ids.
+CHUNK = 64
+# Batches made ahead of the step that takes them.
+PREFETCH = 4
 
 
-def batches(examples: TokenizedExamples, order: BatchOrder) -> "tf.data.Dataset":
-    """The batches of one pass, each padded to its own longest text.
+def batches(examples: TokenizedExamples, order: BatchOrder, *, first: int = 0) -> "tf.data.Dataset":
+    """The batches of one pass, each padded to its own width.
+
+    Rows that stand for no example have one token, whose id is 0, and weight 0.
 
     Args:
         examples: the tokenised texts.
         order: which example stands in which batch.
+        first: the batch to begin with; those before it are not made.
 
     Returns:
-        A dataset of known cardinality, of `({"input_ids", "attention_mask", "token_type_ids"}, labels)`:
-        three int32 tensors (batch, length) and one (batch,).
+        A dataset of known cardinality, of `({"input_ids", "attention_mask", "token_type_ids"}, labels)`, three int32
+        tensors (batch, length) and one (batch, ...); followed by float32 weights (batch,) where the examples have some
+        or the order has rows without an example.
     """
     import tensorflow as tf
 
-    texts = tf.RaggedTensor.from_row_lengths(examples.input_ids, examples.lengths, validate=False)
-    labels, indices, starts = (tf.constant(array) for array in (examples.labels, order.examples, order.starts))
+    weighted = examples.weights is not None or bool((order.examples == PADDING).any())
+    labels = examples.labels
+    specification = (
+        tf.TensorSpec([None], tf.int32),
+        tf.TensorSpec([None, 3], tf.int64),
+        tf.TensorSpec([None, *labels.shape[1:]], labels.dtype),
+        tf.TensorSpec([None], tf.float32),
+        tf.TensorSpec([None, 3], tf.int64),
+    )
 
-    def batch(step):
-        chosen = indices[starts[step] : starts[step + 1]]
-        rows = tf.gather(texts, chosen)
-        input_ids = rows.to_tensor()
-        attention_mask = tf.sequence_mask(rows.row_lengths(), dtype=tf.int32)
-        inputs = {
-            "input_ids": input_ids,
-            "attention_mask": attention_mask,
-            "token_type_ids": tf.zeros_like(input_ids),
-        }
-        return inputs, tf.gather(labels, chosen)
+    def chunk(start):
+        arrays = tf.numpy_function(
+            lambda start: _chunk(examples, order, int(start)), [start], [spec.dtype for spec in specification]
+        )
+        return [tf.ensure_shape(array, spec.shape) for array, spec in zip(arrays, specification, strict=True)]
 
-    return tf.data.Dataset.range(len(order)).map(batch, num_parallel_calls=1).prefetch(4)
+    def cut(token_ids, row_lengths, labels, weights, bounds):
+        rows = tf.RaggedTensor.from_row_lengths(token_ids, row_lengths[:, 0], validate=False)
+
+        def batch(bound):
+            start, stop, width = tf.unstack(bound)
+            input_ids = rows[start:stop].to_tensor(shape=[stop - start, width])
+            _, lengths, first_lengths = tf.unstack(row_lengths[start:stop], axis=1)
+            attention_mask = tf.sequence_mask(lengths, width, dtype=tf.int32)
+            inputs = {
+                "input_ids": input_ids,
+                "attention_mask": attention_mask,
+                "token_type_ids": attention_mask - tf.sequence_mask(first_lengths, width, dtype=tf.int32),
+            }
+            return (inputs, labels[start:stop], weights[start:stop]) if weighted else (inputs, labels[start:stop])
+
+        return tf.data.Dataset.from_tensor_slices(bounds).map(batch)
+
+    chunks = tf.data.Dataset.range(first, len(order), CHUNK).map(chunk).prefetch(1)
+    made = chunks.flat_map(cut).prefetch(PREFETCH)
+    return made.apply(tf.data.experimental.assert_cardinality(len(order) - first))
+
+
+def _chunk(examples: TokenizedExamples, order: BatchOrder, start: int) -> tuple[np.ndarray, ...]:
+    """What up to CHUNK batches hold: token ids end to end; lengths, labels and weights of the rows; batches' bounds.
+
+    The lengths of a row are those of its token ids, of its attention mask and of its tokens of type 0.
+    """
+    stop = min(start + CHUNK, len(order))
+    starts = order.starts[start : stop + 1]
+    chosen = order.examples[starts[0] : starts[-1]]
+    is_example = chosen != PADDING
+    indices = np.where(is_example, chosen, 0)
+    lengths = np.where(is_example, examples.lengths[indices], 0)
+    attended = np.maximum(lengths, 1)
+    first_lengths = attended
+    if examples.first_lengths is not None:
+        first_lengths = np.where(is_example, examples.first_lengths[indices], 1)
+    weights = is_example.astype(np.float32)
+    if examples.weights is not None:
+        weights *= examples.weights[indices]
+    bounds = np.stack([starts[:-1] - starts[0], starts[1:] - starts[0], order.widths[start:stop]], axis=1)
+    row_lengths = np.stack([lengths, attended, first_lengths], axis=1)
+    return examples.gather(chosen[is_example]), row_lengths, examples.labels[indices], weights, bounds
