@@ -26,6 +26,13 @@ class ProblemType(enum.Enum):
     REGRESSION = "regression"  # a number
 
 
+class ClassWeights(enum.Enum):
+    """How much an example counts in the training loss by its class."""
+
+    NONE = "none"  # every example the same
+    BALANCED = "balanced"  # every class the same: examples / (classes * examples of the class)
+
+
 class Precision(enum.Enum):
     """What the matrix products of training are computed in; weights are float32 always."""
 
@@ -87,6 +94,12 @@ class TrainConfig:
     epochs: int = 3
     # Examples a training batch.
     batch_size: int = 32
+    # Tokens a training batch instead, padding included: as many texts of like length as fit; -1 means batch_size.
+    batch_tokens: int = -1
+    # Lengths that batches are padded to at most, for compilers that build anew for each; 0 means a batch's own longest.
+    num_shapes: int = 0
+    # For one class a text; multiplied by data.weight_column where there is one.
+    class_weights: ClassWeights = ClassWeights.NONE
     # Examples a batch where no gradient is needed: validation, evaluate, predict.
     eval_batch_size: int = 64
     # Epochs without a better validation accuracy before training stops; 0 means never stop early.

@@ -3,22 +3,33 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from tf_finetune import json_files, settings
 from tf_finetune.bert.architecture import BertArchitecture
 from tf_finetune.commands.restore import load_classifier, trained_run
-from tf_finetune.config import ExperimentConfig
+from tf_finetune.config import ExperimentConfig, ProblemType
 from tf_finetune.data import sources
 from tf_finetune.errors import InputError
-from tf_finetune.evaluation.metrics import classification_metrics
+from tf_finetune.evaluation.metrics import metrics_of, number_text
 from tf_finetune.workdir import Workdir
 
 if TYPE_CHECKING:
     from tf_finetune.evaluation.classifier import Classifier
 
 SPLITS = ("validation", "test")
-COLUMNS = ("examples", "accuracy", "precision", "recall", "f1", "roc_auc", "loss")
+# Those that the kind of labels has.
+COLUMNS = (
+    "examples",
+    "accuracy",
+    "precision",
+    "recall",
+    "f1",
+    "f1_macro",
+    "roc_auc",
+    "pearson",
+    "spearman",
+    "mean_absolute_error",
+    "loss",
+)
 
 
 def evaluate(workdir: str | Path, config: ExperimentConfig | None = None) -> dict[str, dict[str, Any]]:
@@ -30,7 +41,7 @@ def evaluate(workdir: str | Path, config: ExperimentConfig | None = None) -> dic
             means the run's own.
 
     Returns:
-        For each split its source, the labels in order and `evaluation.metrics.classification_metrics`.
+        For each split its source, the labels in order and `evaluation.metrics.metrics_of`.
 
     Raises:
         InputError: no trained model there, or data that cannot be read.
@@ -46,9 +57,10 @@ def measure(classifier: "Classifier", splits: dict[str, sources.Examples], *, so
     """Metrics of validation and test, by split and printed as a table."""
     results = {}
     for name in (name for name in SPLITS if name in splits):
-        metrics = classification_metrics(classifier.logits(splits[name].texts), np.array(splits[name].labels))
+        tokenized = classifier.tokenize(splits[name])
+        metrics = metrics_of(classifier.logits_of(tokenized), tokenized.labels, classifier.problem_type)
         results[name] = {"source": source, "labels": list(classifier.label_names), **metrics}
-    _print_table(results, classifier.label_names)
+    _print_table(results, classifier)
     return results
 
 
@@ -72,22 +84,40 @@ def _load_splits(config: ExperimentConfig, checkpoint: Path, run: Workdir) -> di
     return splits.examples
 
 
-def _print_table(results: dict[str, dict[str, Any]], label_names: tuple[str, ...]) -> None:
-    print("split".ljust(12) + "".join(column.rjust(11) for column in COLUMNS))
+def _print_table(results: dict[str, dict[str, Any]], classifier: "Classifier") -> None:
+    label_names, problem_type = classifier.label_names, classifier.problem_type
+    columns = [name for name in COLUMNS if all(name in numbers for numbers in results.values())]
+    width = max(11, *(len(column) + 2 for column in columns))
+    print("split".ljust(12) + "".join(column.rjust(width) for column in columns))
     for split, numbers in results.items():
-        cells = (numbers[column] for column in COLUMNS)
-        print(split.ljust(12) + "".join(_cell(value).rjust(11) for value in cells))
-    meaning = f"of {label_names[1]!r}" if len(label_names) == 2 else "the mean over the labels (macro)"
-    print(f"precision, recall, f1: {meaning}")
+        print(split.ljust(12) + "".join(number_text(numbers[column]).rjust(width) for column in columns))
+    if problem_type is ProblemType.REGRESSION:
+        print("loss: the mean squared error")
+        return
+    if problem_type is ProblemType.MULTI_LABEL:
+        print("accuracy: all labels of a text right; precision, recall, f1: all labels of all texts together (micro)")
+    else:
+        meaning = f"of {label_names[1]!r}" if len(label_names) == 2 else "the mean over the labels (macro)"
+        print(f"precision, recall, f1: {meaning}")
     for split, numbers in results.items():
-        print(f"confusion matrix, {split} (rows: true, columns: predicted)")
-        width = max(8, *(len(name) + 2 for name in label_names))
-        print(" " * width + "".join(name.rjust(width) for name in label_names))
-        for name, counts in zip(label_names, numbers["confusion_matrix"], strict=True):
-            print(name.rjust(width) + "".join(str(count).rjust(width) for count in counts))
+        if problem_type is ProblemType.MULTI_LABEL:
+            _print_counts(split, numbers["confusion_matrix"], label_names)
+        else:
+            _print_confusion_matrix(split, numbers["confusion_matrix"], label_names)
 
 
-def _cell(value: float | int | None) -> str:
-    if value is None:
-        return "-"
-    return str(value) if isinstance(value, int) else f"{value:.4f}"
+def _print_confusion_matrix(split: str, matrix: list[list[int]], label_names: tuple[str, ...]) -> None:
+    print(f"confusion matrix, {split} (rows: true, columns: predicted)")
+    width = max(8, *(len(name) + 2 for name in label_names))
+    print(" " * width + "".join(name.rjust(width) for name in label_names))
+    for name, counts in zip(label_names, matrix, strict=True):
+        print(name.rjust(width) + "".join(str(count).rjust(width) for count in counts))
+
+
+def _print_counts(split: str, matrices: list[list[list[int]]], label_names: tuple[str, ...]) -> None:
+    """Of several labels a text: a line a label."""
+    print(f"labels, {split}")
+    width = max(8, *(len(name) + 2 for name in label_names))
+    print(" " * width + "".join(name.rjust(10) for name in ("found", "missed", "wrong")))
+    for name, ((_, wrong), (missed, found)) in zip(label_names, matrices, strict=True):
+        print(name.rjust(width) + "".join(str(count).rjust(10) for count in (found, missed, wrong)))

@@ -27,14 +27,14 @@ def export(workdir: str | Path, config: ExperimentConfig | None = None) -> Path:
     """
     check_platform("export")
     checkpoint, config = trained_run("export", workdir, config)
-    classifier = load_classifier(checkpoint, config)
+    classifier, pairs = load_classifier(checkpoint, config), bool(config.data.text_pair_column)
     folder = Workdir(workdir).export
     target = folder / str(max(versions(folder), default=0) + 1)
     with published_folder(target) as aside:
-        save_model(classifier, aside)
+        save_model(classifier, aside, pairs=pairs)
         (aside / SOURCE).parent.mkdir()
         shutil.copyfile(checkpoint / MANIFEST, aside / SOURCE)
         if config.export.verify:
-            print_checks(verification.verify(aside, classifier))
+            print_checks(verification.verify(aside, classifier, pairs=pairs))
     print(f"exported to {target}")
     return target

@@ -1,12 +1,12 @@
 """The training itself, once `train` has gathered its inputs: the half that needs TensorFlow."""
 
-import math
+import dataclasses
 import tempfile
 import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,21 +15,19 @@ from tf_finetune import json_files, runtime, settings
 from tf_finetune.bert import tiny
 from tf_finetune.bert.architecture import BertArchitecture
 from tf_finetune.bert.model import TFBertForSequenceClassification
-from tf_finetune.config import ExperimentConfig
+from tf_finetune.config import ClassWeights, ExperimentConfig, ProblemType
 from tf_finetune.data import sources
-from tf_finetune.data.order import evaluation_order, training_order
+from tf_finetune.data.order import BatchOrder, shape_set, training_order
 from tf_finetune.data.pipeline import batches
 from tf_finetune.data.tokenized import TokenizedExamples
 from tf_finetune.errors import InputError, RunError
 from tf_finetune.evaluation.classifier import Classifier
+from tf_finetune.evaluation.metrics import in_words, metrics_of, score
 from tf_finetune.text.tokenizer import Tokenizer
 from tf_finetune.training import checkpoints
 from tf_finetune.training.callbacks import MetricsLog, Progress
 from tf_finetune.training.optimizer import WarmupLinearDecay, create_optimizer
 from tf_finetune.workdir import Workdir
-
-if TYPE_CHECKING:
-    import tensorflow as tf
 
 # Asked before and after training, so that one sees what was learnt.
 REVIEW_TEXTS = ("The movie was absolutely wonderful, full of joy.", "The movie was terrible and boring.")
@@ -63,15 +61,17 @@ def fit(
     policy = runtime.training_policy(config.runtime.precision)
     print(f"runtime: {runtime.describe(policy)}", flush=True)
     with runtime.precision_policy(policy):
-        classifier = build_classifier(config, splits.label_names, checkpoint)
-    tokenized = {name: classifier.tokenize(s.texts, s.labels) for name, s in splits.examples.items()}
-    _describe_data(tokenized, splits.label_names, config)
-    steps_an_epoch = -(-len(tokenized["train"]) // config.train.batch_size)
-    schedule = _compile(classifier.model, config, num_train_steps or config.train.epochs * steps_an_epoch)
-    validation = _evaluation_batches(tokenized["validation"], config)
-    shown = REVIEW_TEXTS if config.data.source == "reviews" else splits.examples["validation"].texts[:2]
+        classifier = build_classifier(config, splits, checkpoint)
+    tokenized = {name: classifier.tokenize(examples) for name, examples in splits.examples.items()}
+    tokenized["train"] = _weighted(tokenized["train"], config, splits)
+    _describe_data(tokenized, splits, config)
+    steps = num_train_steps or sum(
+        len(_training_order(tokenized["train"], config, epoch)) for epoch in range(config.train.epochs)
+    )
+    schedule = _compile(classifier, config, steps)
+    shown = _shown(splits, config)
     print("before training:")
-    untrained = _validate(classifier.model, validation)
+    untrained = _validate(classifier, tokenized["validation"])
     _show_answers(classifier, shown)
 
     run.create()
@@ -81,25 +81,30 @@ def fit(
     log = MetricsLog(run.metrics, run.tensorboard)
     log.write(split="validation", epoch=-1, step=0, **untrained)
     began = time.perf_counter()
-    best = _fit_epochs(classifier, tokenized["train"], validation, schedule, config, run, log)
+    best = _fit_epochs(classifier, tokenized, schedule, config, run, log)
     print(f"after training for {time.perf_counter() - began:.0f} s, validation included:")
     trained = Classifier.from_checkpoint(run.best_checkpoint(), **settings.classifier_options(config))
     _show_answers(trained, shown)
     return best
 
 
-def build_classifier(config: ExperimentConfig, label_names: tuple[str, ...], checkpoint: Path | None) -> Classifier:
+def build_classifier(config: ExperimentConfig, splits: sources.Splits, checkpoint: Path | None) -> Classifier:
     """The pretrained model with a head for these labels, and its tokenizer."""
     if checkpoint is None:
         with tempfile.TemporaryDirectory() as folder:
             tiny.write_random_checkpoint(Path(folder))
             runtime.warn("the model is random and tiny: it tries the road out, and learns next to nothing")
-            return build_classifier(config, label_names, Path(folder))
+            return build_classifier(config, splits, Path(folder))
     architecture, tokenizer = BertArchitecture.from_folder(checkpoint), Tokenizer(checkpoint)
     _check_vocabulary(len(tokenizer.vocabulary), architecture.vocab_size, checkpoint)
     # A head that was trained for other labels answers for those; it would start this training off wrong.
-    new_head = architecture.id2label != label_names
-    model = TFBertForSequenceClassification.from_pretrained(checkpoint, id2label=list(label_names), new_head=new_head)
+    new_head = architecture.id2label != splits.label_names or architecture.problem_type not in (
+        None,
+        splits.problem_type.value,
+    )
+    model = TFBertForSequenceClassification.from_pretrained(
+        checkpoint, id2label=list(splits.label_names), new_head=new_head, problem_type=splits.problem_type.value
+    )
     return Classifier(model, tokenizer, **settings.classifier_options(config))
 
 
@@ -114,37 +119,67 @@ def _check_vocabulary(tokens: int, rows: int, checkpoint: Path) -> None:
         )
 
 
-def _describe_data(
-    tokenized: dict[str, TokenizedExamples], label_names: tuple[str, ...], config: ExperimentConfig
-) -> None:
-    sizes = ", ".join(f"{len(examples)} {name}" for name, examples in tokenized.items())
+def _weighted(examples: TokenizedExamples, config: ExperimentConfig, splits: sources.Splits) -> TokenizedExamples:
+    """The training examples with the weights of their classes, where the config asks for them."""
+    if config.train.class_weights is ClassWeights.NONE:
+        return examples
+    if splits.problem_type is not ProblemType.SINGLE_LABEL:
+        expected, got = "labels that are one class a text", splits.problem_type.value
+        raise InputError("no class weights for these labels", where="train.class_weights", expected=expected, got=got)
+    counts = np.bincount(examples.labels, minlength=len(splits.label_names))
+    weights = (len(examples) / (len(counts) * np.maximum(counts, 1)))[examples.labels].astype(np.float32)
+    return dataclasses.replace(examples, weights=weights if examples.weights is None else weights * examples.weights)
+
+
+def _describe_data(tokenized: dict[str, TokenizedExamples], splits: sources.Splits, config: ExperimentConfig) -> None:
+    sizes, names = ", ".join(f"{len(examples)} {name}" for name, examples in tokenized.items()), splits.label_names
+    labels = "labels that are numbers"
+    if splits.problem_type is not ProblemType.REGRESSION:
+        labels = f"{len(names)} labels: {', '.join(names[:8])}{' ...' if len(names) > 8 else ''}"
     lengths = tokenized["train"].lengths
     print(
-        f"data: {config.data.source}: {sizes}; {len(label_names)} labels: {', '.join(label_names[:8])}"
-        f"{' ...' if len(label_names) > 8 else ''}; tokens a text: mean {lengths.mean():.0f}, "
+        f"data: {config.data.source}: {sizes}; {labels}; "
+        f"tokens a {'pair' if config.data.text_pair_column else 'text'}: mean {lengths.mean():.0f}, "
         f"longest {lengths.max()}",
         flush=True,
     )
 
 
+def _shown(splits: sources.Splits, config: ExperimentConfig) -> tuple[Sequence[str], Sequence[str] | None]:
+    """Texts, and their pairs, to be answered before and after training."""
+    if config.data.source == "reviews":
+        return REVIEW_TEXTS, None
+    validation = splits.examples["validation"]
+    return list(validation.texts[:2]), None if validation.text_pairs is None else list(validation.text_pairs[:2])
+
+
 def _fit_epochs(
     classifier: Classifier,
-    examples: TokenizedExamples,
-    validation: "tf.data.Dataset",
+    tokenized: dict[str, TokenizedExamples],
     schedule: WarmupLinearDecay,
     config: ExperimentConfig,
     run: Workdir,
     log: MetricsLog,
 ) -> dict[str, Any]:
     """One `model.fit` an epoch, because a public dataset must have a constant number of batches."""
-    best, patience = {}, config.train.early_stopping_patience
+    best, patience, step = {}, config.train.early_stopping_patience, 0
     for epoch in range(config.train.epochs):
-        step = _train_epoch(classifier.model, examples, schedule, config, log, epoch=epoch)
+        order = _training_order(tokenized["train"], config, epoch)
+        progress = Progress(
+            log,
+            schedule=schedule,
+            batch_sizes=order.sizes.tolist(),
+            first_step=step,
+            every=config.train.log_every_steps,
+        )
+        dataset, options = batches(tokenized["train"], order), {"initial_epoch": epoch, "epochs": epoch + 1}
+        classifier.model.fit(dataset, **options, shuffle=False, verbose=0, callbacks=[progress])
+        step += len(order)
         began = time.perf_counter()
-        result = _validate(classifier.model, validation, epoch=epoch)
+        result = _validate(classifier, tokenized["validation"], epoch=epoch)
         timing = {"seconds": time.perf_counter() - began}
         log.write(split="validation", epoch=epoch, step=step, **result, timing=timing)
-        if not best or _score(result) > _score(best["validation"]):
+        if not best or score(result, classifier.problem_type) > score(best["validation"], classifier.problem_type):
             best = {"epoch": epoch, "step": step, "validation": result}
             best = _keep_best(classifier, run, best, base=config.model.checkpoint)
         elif patience and epoch - best["epoch"] >= patience:
@@ -153,39 +188,31 @@ def _fit_epochs(
     return best
 
 
-def _train_epoch(
-    model: keras.Model,
-    examples: TokenizedExamples,
-    schedule: WarmupLinearDecay,
-    config: ExperimentConfig,
-    log: MetricsLog,
-    *,
-    epoch: int,
-) -> int:
-    """Returns the number of optimizer steps done by its end."""
-    order = training_order(examples.lengths, batch_size=config.train.batch_size, seed=config.runtime.seed, epoch=epoch)
-    progress = Progress(
-        log,
-        schedule=schedule,
-        batch_sizes=np.diff(order.starts).tolist(),
-        first_step=epoch * len(order),
-        every=config.train.log_every_steps,
+def _training_order(examples: TokenizedExamples, config: ExperimentConfig, epoch: int) -> BatchOrder:
+    lengths, chosen = examples.lengths, config.train
+    return training_order(
+        lengths,
+        batch_size=chosen.batch_size,
+        batch_tokens=None if chosen.batch_tokens < 0 else chosen.batch_tokens,
+        shapes=shape_set(lengths, num_shapes=chosen.num_shapes) if chosen.num_shapes else None,
+        seed=config.runtime.seed,
+        epoch=epoch,
     )
-    dataset = batches(examples, order)
-    model.fit(dataset, initial_epoch=epoch, epochs=epoch + 1, shuffle=False, verbose=0, callbacks=[progress])
-    return (epoch + 1) * len(order)
 
 
-def _validate(model: keras.Model, dataset: "tf.data.Dataset", *, epoch: int | None = None) -> dict[str, float]:
-    result = model.evaluate(dataset, verbose=0, return_dict=True)
-    if not math.isfinite(result["loss"]):
-        raise RunError(f"the validation loss is {result['loss']}: a lower learning rate may help")
+def _validate(classifier: Classifier, examples: TokenizedExamples, *, epoch: int | None = None) -> dict[str, float]:
+    """The metrics that are plain numbers, in the precision of training."""
+    logits = classifier.logits_of(examples)
+    if not np.isfinite(logits).all():
+        raise RunError("the validation loss is not finite: a lower learning rate may help")
+    result = metrics_of(logits, examples.labels, classifier.problem_type)
+    result = {name: value for name, value in result.items() if isinstance(value, float)}
     when = "" if epoch is None else f"epoch {epoch + 1}"
-    print(f"{when}  validation accuracy {result['accuracy']:.4f}  loss {result['loss']:.4f}", flush=True)
+    print(f"{when}  validation {in_words(result, classifier.problem_type)}", flush=True)
     return result
 
 
-def _compile(model: keras.Model, config: ExperimentConfig, num_train_steps: int) -> WarmupLinearDecay:
+def _compile(classifier: Classifier, config: ExperimentConfig, num_train_steps: int) -> WarmupLinearDecay:
     chosen = config.optimizer
     warmup = chosen.warmup_steps or int(chosen.warmup_proportion * num_train_steps)
     optimizer, schedule = create_optimizer(
@@ -200,9 +227,11 @@ def _compile(model: keras.Model, config: ExperimentConfig, num_train_steps: int)
     )
     if warmup > num_train_steps:
         _warn_of_the_warmup(schedule, config)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    # Divided by the sum of the weights, so that rows which only fill up a shape count nothing.
+    loss = classifier.model.default_loss(reduction="mean_with_sample_weight")
+    metrics = ["accuracy"] if classifier.problem_type is ProblemType.SINGLE_LABEL else None
     # No XLA: it would compile anew for every batch length.
-    model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=False)
+    classifier.model.compile(optimizer, loss, weighted_metrics=metrics, jit_compile=False)
     return schedule
 
 
@@ -215,15 +244,6 @@ def _warn_of_the_warmup(schedule: WarmupLinearDecay, config: ExperimentConfig) -
     )
 
 
-def _evaluation_batches(examples: TokenizedExamples, config: ExperimentConfig):
-    return batches(examples, evaluation_order(examples.lengths, batch_size=config.train.eval_batch_size))
-
-
-def _score(result: dict[str, float]) -> tuple[float, float]:
-    """What "best" means: the higher accuracy, and among equals the lower loss."""
-    return result["accuracy"], -result["loss"]
-
-
 def _keep_best(classifier: Classifier, run: Workdir, best: dict[str, Any], *, base: str) -> dict[str, Any]:
     folder = checkpoints.save(classifier.model, classifier.tokenizer, run.checkpoints, step=best["step"], base=base)
     best = {"checkpoint": folder.name, **best}
@@ -232,6 +252,13 @@ def _keep_best(classifier: Classifier, run: Workdir, best: dict[str, Any], *, ba
     return best
 
 
-def _show_answers(classifier: Classifier, texts: Sequence[str]) -> None:
-    for answer in classifier.answers(texts):
-        print(f"  {textwrap.shorten(answer['text'], 80)!r} -> {answer['label']} ({answer['score']:.3f})", flush=True)
+def _show_answers(classifier: Classifier, shown: tuple[Sequence[str], Sequence[str] | None]) -> None:
+    for answer in classifier.answers(*shown):
+        asked = " | ".join(textwrap.shorten(answer[name], 80) for name in ("text", "text_pair") if name in answer)
+        print(f"  {asked!r} -> {_in_short(answer)}", flush=True)
+
+
+def _in_short(answer: dict[str, Any]) -> str:
+    if "label" in answer:
+        return f"{answer['label']} ({answer['score']:.3f})"
+    return ", ".join(answer["labels"]) or "none of the labels" if "labels" in answer else f"{answer['score']:.3f}"

@@ -38,7 +38,8 @@ def verify(workdir: str | Path, config: ExperimentConfig | None = None) -> list[
             expected="an export of this run; `tf-finetune export` makes one",
         )
     print(f"verifying {target}")
-    checks = verification.verify(target, load_classifier(checkpoint, config))
+    pairs = bool(config.data.text_pair_column)
+    checks = verification.verify(target, load_classifier(checkpoint, config), pairs=pairs)
     print_checks(checks)
     return checks
 

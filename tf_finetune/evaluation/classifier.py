@@ -8,11 +8,11 @@ import numpy as np
 
 from tf_finetune import runtime
 from tf_finetune.bert.model import TFBertForSequenceClassification
-from tf_finetune.config import Truncation
+from tf_finetune.config import ProblemType, Truncation
 from tf_finetune.data.order import evaluation_order
 from tf_finetune.data.pipeline import batches
 from tf_finetune.data.tokenized import TokenizedExamples
-from tf_finetune.evaluation.metrics import softmax
+from tf_finetune.evaluation.metrics import THRESHOLD, probabilities_of
 from tf_finetune.text.tokenizer import Tokenizer
 
 
@@ -22,7 +22,7 @@ class Classifier:
     Args:
         model: a TFBertForSequenceClassification.
         tokenizer: its tokenizer.
-        max_length: tokens a text, as in training.
+        max_length: tokens a text or pair, as in training.
         truncation: as in training.
         batch_size: texts computed at once.
     """
@@ -52,29 +52,55 @@ class Classifier:
     def label_names(self) -> tuple[str, ...]:
         return self.model.architecture.id2label
 
-    def tokenize(self, texts: Sequence[str], labels: Sequence[int] | None = None) -> TokenizedExamples:
-        token_ids = self.tokenizer.encode(texts, max_length=self.max_length, truncation=self.truncation)
-        return TokenizedExamples.from_lists(token_ids, [0] * len(texts) if labels is None else list(labels))
+    @property
+    def problem_type(self) -> ProblemType:
+        """As config.json says; where it says nothing one label is a number and several are classes, as in PyTorch."""
+        stored = self.model.architecture.problem_type
+        if stored is None:
+            return ProblemType.REGRESSION if len(self.label_names) == 1 else ProblemType.SINGLE_LABEL
+        return ProblemType(stored)
 
-    def logits(self, texts: Sequence[str]) -> np.ndarray:
+    def encode(
+        self, texts: Sequence[str], pairs: Sequence[str] | None = None
+    ) -> tuple[list[list[int]], list[int] | None]:
+        """Token ids of each text or pair, and for pairs how many of them are of type 0."""
+        options = {"max_length": self.max_length, "truncation": self.truncation}
+        if pairs is None:
+            return self.tokenizer.encode(texts, **options), None
+        token_ids, type_ids = self.tokenizer.encode_pairs(texts, pairs, **options)
+        return token_ids, [types.count(0) for types in type_ids]
+
+    def logits(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> np.ndarray:
         """Logits float32 (texts, num_labels), in the order of the texts."""
-        if not texts:
-            return np.zeros((0, len(self.label_names)), np.float32)
-        examples = self.tokenize(texts)
-        order = evaluation_order(examples.lengths, batch_size=self.batch_size)
-        sorted_logits = self.model.predict(batches(examples, order), verbose=0)
-        logits = np.empty_like(sorted_logits)
-        logits[order.examples] = sorted_logits
+        token_ids, first_lengths = self.encode(texts, pairs)
+        examples = TokenizedExamples.from_lists(token_ids, [0] * len(texts), first_lengths=first_lengths)
+        return self.logits_of(examples)
+
+    def logits_of(self, examples: TokenizedExamples) -> np.ndarray:
+        """Logits float32 (examples, num_labels), in the order of the examples."""
+        logits = np.zeros((len(examples), len(self.label_names)), np.float32)
+        if len(examples):
+            order = evaluation_order(examples.lengths, batch_size=self.batch_size)
+            logits[order.examples] = self.model.predict(batches(examples, order), verbose=0)
         return logits
 
-    def answers(self, texts: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """`{"text", "label", "score", "probabilities": {name: p}}` for each text."""
-        for text, probabilities in zip(texts, softmax(self.logits(texts)), strict=True):
-            best = int(probabilities.argmax())
-            named = {name: float(p) for name, p in zip(self.label_names, probabilities, strict=True)}
-            yield {
-                "text": text,
-                "label": self.label_names[best],
-                "score": float(probabilities[best]),
-                "probabilities": named,
-            }
+    def answers(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+        """An answer for each text or pair, which it repeats as "text" and "text_pair".
+
+        `{"label", "score", "probabilities": {name: p}}` of one class; `{"labels", "probabilities"}` of several
+        (multi-label), those of at least THRESHOLD; `{"score"}`, the number itself, of a regression.
+        """
+        logits = self.logits(texts, pairs)
+        for index, text in enumerate(texts):
+            asked = {"text": text} if pairs is None else {"text": text, "text_pair": pairs[index]}
+            yield asked | self._answer(logits[index])
+
+    def _answer(self, logits: np.ndarray) -> dict[str, Any]:
+        if self.problem_type is ProblemType.REGRESSION:
+            return {"score": float(logits[0])}
+        probabilities = probabilities_of(logits, self.problem_type)
+        named = {name: float(p) for name, p in zip(self.label_names, probabilities, strict=True)}
+        if self.problem_type is ProblemType.MULTI_LABEL:
+            return {"labels": [name for name, p in named.items() if p >= THRESHOLD], "probabilities": named}
+        best = int(probabilities.argmax())
+        return {"label": self.label_names[best], "score": float(probabilities[best]), "probabilities": named}

@@ -1,8 +1,57 @@
-"""Numbers that say how good a classifier is."""
+"""Numbers that say how good a classifier is, by the kind of its labels."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+
+from tf_finetune.config import ProblemType
+
+# A class of several is answered where its probability is at least this.
+THRESHOLD = 0.5
+
+
+def metrics_of(logits: np.ndarray, labels: np.ndarray, problem_type: ProblemType) -> dict[str, Any]:
+    """What `classification_metrics`, `multi_label_metrics` or `regression_metrics` says, whichever fits."""
+    if problem_type is ProblemType.MULTI_LABEL:
+        return multi_label_metrics(logits, labels)
+    if problem_type is ProblemType.REGRESSION:
+        return regression_metrics(logits, labels)
+    return classification_metrics(logits, labels)
+
+
+def score(metrics: Mapping[str, Any], problem_type: ProblemType) -> tuple[float, float]:
+    """What "the best checkpoint" means, larger being better.
+
+    Accuracy, F1 (multi-label) or the negative mean squared error (regression); among equals the lower loss.
+    """
+    if problem_type is ProblemType.REGRESSION:
+        return -metrics["loss"], 0.0
+    return metrics["f1" if problem_type is ProblemType.MULTI_LABEL else "accuracy"], -metrics["loss"]
+
+
+def in_words(metrics: Mapping[str, Any], problem_type: ProblemType) -> str:
+    """What `score` goes by, and the loss."""
+    names = {ProblemType.REGRESSION: "pearson", ProblemType.MULTI_LABEL: "f1"}
+    name = names.get(problem_type, "accuracy")
+    return f"{name} {number_text(metrics.get(name))}  loss {number_text(metrics['loss'])}"
+
+
+def number_text(value: float | int | None) -> str:
+    """As tables show it; "-" where there is none."""
+    if value is None:
+        return "-"
+    return str(value) if isinstance(value, int) else f"{value:.4f}"
+
+
+def probabilities_of(logits: np.ndarray, problem_type: ProblemType) -> np.ndarray:
+    """Probabilities (n, labels), computed in float64: of each class apart where there may be several."""
+    return sigmoid(logits) if problem_type is ProblemType.MULTI_LABEL else softmax(logits)
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """1 / (1 + exp(-logits)) in float64, without overflow."""
+    return np.exp(-np.logaddexp(0.0, -logits.astype(np.float64)))
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -43,6 +92,66 @@ def classification_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, 
         "roc_auc": _roc_auc(labels, probabilities, classes),
         "loss": float(metrics.log_loss(labels, probabilities, labels=classes)),
         "confusion_matrix": metrics.confusion_matrix(labels, predicted, labels=classes).tolist(),
+    }
+
+
+def multi_label_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """Metrics of classes that are each true or not; a class is answered from THRESHOLD on.
+
+    Accuracy is the share of examples with every class right. Precision, recall and F1 count all (example, class)
+    together (micro); f1_macro and roc_auc are unweighted means over the classes, AUC over those the labels at hand
+    hold both of, None where there is none. The loss is the mean binary cross-entropy.
+
+    Args:
+        logits: float (n, num_labels).
+        labels: (n, num_labels) of 0 and 1.
+
+    Returns:
+        JSON-ready values; confusion_matrix[k] is [[true negatives, false positives], [false negatives, true
+        positives]] of class k.
+    """
+    from sklearn import metrics
+
+    labels = np.asarray(labels, dtype=np.int64)
+    probabilities = sigmoid(logits)
+    predicted = (probabilities >= THRESHOLD).astype(np.int64)
+    precision, recall, f1, _ = metrics.precision_recall_fscore_support(
+        labels, predicted, average="micro", zero_division=0
+    )
+    both = [k for k in range(labels.shape[1]) if 0 < labels[:, k].sum() < len(labels)]
+    aucs = [metrics.roc_auc_score(labels[:, k], probabilities[:, k]) for k in both]
+    return {
+        "examples": len(labels),
+        "accuracy": float((labels == predicted).all(axis=1).mean()),
+        "precision": float(precision),
+        "recall": float(recall),
+        "f1": float(f1),
+        "f1_macro": float(metrics.f1_score(labels, predicted, average="macro", zero_division=0)),
+        "roc_auc": float(np.mean(aucs)) if aucs else None,
+        "loss": float(np.mean(np.logaddexp(0.0, np.where(labels == 1, -logits, logits), dtype=np.float64))),
+        "confusion_matrix": metrics.multilabel_confusion_matrix(labels, predicted).tolist(),
+    }
+
+
+def regression_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """Mean squared error (the loss), mean absolute error, Pearson's and Spearman's correlation.
+
+    A correlation is None where all predictions, or all labels, are the same.
+
+    Args:
+        logits: float (n, 1), the predictions.
+        labels: float (n,).
+    """
+    from scipy import stats
+
+    predicted, labels = logits[:, 0].astype(np.float64), np.asarray(labels, dtype=np.float64)
+    varied = np.ptp(predicted) > 0 and np.ptp(labels) > 0
+    return {
+        "examples": len(labels),
+        "pearson": float(stats.pearsonr(predicted, labels).statistic) if varied else None,
+        "spearman": float(stats.spearmanr(predicted, labels).statistic) if varied else None,
+        "mean_absolute_error": float(np.abs(predicted - labels).mean()),
+        "loss": float(np.square(predicted - labels).mean()),
     }
 
 

@@ -44,7 +44,7 @@ class MetricsLog:
 
 
 class Progress(keras.callbacks.Callback):
-    """Prints and records loss, accuracy, learning rate and speed of the epoch so far.
+    """Prints and records loss, accuracy where the model is compiled with it, learning rate and speed of the epoch so far.
 
     Raises RunError at the first step whose loss is not finite.
 
@@ -89,18 +89,18 @@ class Progress(keras.callbacks.Callback):
         seconds = time.perf_counter() - self.began
         speed = self.examples / max(seconds - self.first_step_seconds, 1e-9)
         learning_rate = float(self.schedule(step - 1))
-        loss, accuracy = float(logs["loss"]), float(logs["accuracy"])
+        numbers = {name: float(value) for name, value in logs.items()}
+        accuracy = f"  accuracy {numbers['accuracy']:.4f}" if "accuracy" in numbers else ""
         print(
-            f"epoch {self.epoch + 1}  step {step}/{self.schedule.num_train_steps}"
-            f"  loss {loss:.4f}  accuracy {accuracy:.4f}  learning_rate {learning_rate:.2e}  {speed:.0f} examples/s",
+            f"epoch {self.epoch + 1}  step {step}/{self.schedule.num_train_steps}  loss {numbers['loss']:.4f}{accuracy}"
+            f"  learning_rate {learning_rate:.2e}  {speed:.0f} examples/s",
             flush=True,
         )
         self.log.write(
             split="train",
             epoch=self.epoch,
             step=step,
-            loss=loss,
-            accuracy=accuracy,
+            **numbers,
             learning_rate=learning_rate,
             timing={"epoch_seconds": seconds, "examples_per_second": speed},
         )
