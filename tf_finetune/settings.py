@@ -236,4 +236,5 @@ def classifier_options(config: ExperimentConfig) -> dict[str, Any]:
         "max_length": config.data.max_length,
         "truncation": config.data.truncation,
         "batch_size": config.train.eval_batch_size,
+        "num_shapes": config.train.num_shapes,
     }

@@ -9,7 +9,7 @@ import numpy as np
 from tf_finetune import runtime
 from tf_finetune.bert.model import TFBertForSequenceClassification
 from tf_finetune.config import ProblemType, Truncation
-from tf_finetune.data.order import evaluation_order
+from tf_finetune.data.order import PADDING, evaluation_order, shape_set
 from tf_finetune.data.pipeline import batches
 from tf_finetune.data.tokenized import TokenizedExamples
 from tf_finetune.evaluation.metrics import THRESHOLD, probabilities_of
@@ -25,6 +25,7 @@ class Classifier:
         max_length: tokens a text or pair, as in training.
         truncation: as in training.
         batch_size: texts computed at once.
+        num_shapes: lengths that batches are padded to at most; 0 means a batch's own longest.
     """
 
     def __init__(
@@ -35,10 +36,12 @@ class Classifier:
         max_length: int,
         truncation: Truncation,
         batch_size: int = 64,
+        num_shapes: int = 0,
     ):
         self.model, self.tokenizer = model, tokenizer
         model.jit_compile = False  # XLA would compile anew for every batch length
-        self.max_length, self.truncation, self.batch_size = max_length, truncation, batch_size
+        self.max_length, self.truncation = max_length, truncation
+        self.batch_size, self.num_shapes = batch_size, num_shapes
 
     @classmethod
     def from_checkpoint(cls, folder: Path, **options) -> "Classifier":
@@ -80,8 +83,11 @@ class Classifier:
         """Logits float32 (examples, num_labels), in the order of the examples."""
         logits = np.zeros((len(examples), len(self.label_names)), np.float32)
         if len(examples):
-            order = evaluation_order(examples.lengths, batch_size=self.batch_size)
-            logits[order.examples] = self.model.predict(batches(examples, order), verbose=0)
+            shapes = shape_set(examples.lengths, num_shapes=self.num_shapes) if self.num_shapes else None
+            order = evaluation_order(examples.lengths, batch_size=self.batch_size, shapes=shapes)
+            is_example = order.examples != PADDING
+            predicted = self.model.predict(batches(examples, order), verbose=0)
+            logits[order.examples[is_example]] = predicted[is_example]
         return logits
 
     def answers(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:

@@ -44,7 +44,7 @@ class MetricsLog:
 
 
 class Progress(keras.callbacks.Callback):
-    """Prints and records loss, accuracy where the model is compiled with it, learning rate and speed of the epoch so far.
+    """Prints and records loss, accuracy (where the model is compiled with it), learning rate and speed of the epoch.
 
     Raises RunError at the first step whose loss is not finite.
 
