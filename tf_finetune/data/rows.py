@@ -1,10 +1,12 @@
 """What every reader of a source gives: rows by split. And which values can be a text or a label."""
 
 import dataclasses
+import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+from tf_finetune.config import ProblemType
 from tf_finetune.errors import InputError
 
 SPLIT_NAMES = {
@@ -209,3 +211,25 @@ def check_columns(names: Sequence[str], columns: Sequence[str], where: object, *
             raise no_such_column(name, where, columns, hint=hint)
         if (count := list(columns).count(name)) > 1:
             raise InputError("a column is there twice", where=where, expected=f"one {name!r}", got=f"{count} of them")
+
+
+def classes_of(label: Label, problem_type: ProblemType) -> tuple[str, ...]:
+    """The classes that a label names; of a text file's cell that is multi-label, those of the JSON list in it."""
+    if not isinstance(label, str):
+        return label
+    if problem_type is ProblemType.MULTI_LABEL and label.startswith("["):
+        try:
+            names = json.loads(label)
+            return tuple(dict.fromkeys(label_of(name, "a list") for name in names))
+        except (ValueError, RecursionError, InputError):
+            pass
+    return (label,)
+
+
+def number_of(label: Label) -> float | None:
+    """The number that a label spells; None where it spells none that is finite."""
+    try:
+        number = float(label)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None

@@ -128,6 +128,15 @@ def _pairs(reader: Reader) -> list[tuple[str, str]]:
     return pairs
 
 
+def find(source: str, columns: Columns) -> Found:
+    """What a source holds, unsplit and undrawn: readers of its rows.
+
+    Raises:
+        HubUnreachable, InputError: as `load` does, of what shows before the rows are read.
+    """
+    return _read(source, columns, whole_file=False)[1]
+
+
 def _read(source: str, columns: Columns, *, whole_file: bool) -> tuple[str, Found]:
     """The source as `pinned` names it, and what it holds."""
     if source == "reviews":
