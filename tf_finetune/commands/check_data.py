@@ -2,6 +2,7 @@
 
 import functools
 import shutil
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,7 +51,9 @@ def run(config: ExperimentConfig, *, strict: bool = False, json_file: str | Path
     report = _report(settings.validated(config))
     if json_file is not None:
         json_files.write(Path(json_file).expanduser(), report.to_dict())
-    print("\n".join(_lines(report)), flush=True)
+    sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may not know the letters of a label
+    for line in _lines(report):
+        print(_printable(line), flush=True)
     if report.errors or (strict and report.warnings):
         found = [findings.plural(report.errors, "error")] * bool(report.errors)
         found += [findings.plural(report.warnings, "warning")] * bool(strict and report.warnings)
@@ -112,6 +115,11 @@ def _lines(report: checks.DataReport) -> list[str]:
     printed += _label_table(report)
     printed += findings.lines(report.findings) or ["nothing found"]
     return printed
+
+
+def _printable(line: str) -> str:
+    """The line with control characters spelt out: a label of the data must not steer the terminal."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
 
 
 def _label_table(report: checks.DataReport) -> list[str]:

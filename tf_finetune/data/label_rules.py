@@ -5,6 +5,8 @@ from tf_finetune.data.findings import ERROR, Finding, FoundRow, plural
 from tf_finetune.data.row_store import SPLITS
 from tf_finetune.data.rows import Row, classes_of, number_of
 
+REGRESSION = f"model.problem_type={ProblemType.REGRESSION.value}"
+
 
 class LabelRules:
     """Takes every row under the split it is read from, drawn or not; then says why training would refuse them."""
@@ -49,7 +51,9 @@ class LabelRules:
         fractions = {name: where for name, where in known.items() if not (number_of(name) or 0.0).is_integer()}
         if not is_multi and fractions and all(number_of(name) is not None for name in known):
             rows = [FoundRow(where, got=name) for name, where in fractions.items()]
-            found += _finding("fractional_labels", "{labels} fractional numbers, which are no classes", rows)
+            found += _finding(
+                "fractional_labels", f"{{labels}} fractional, so no classes; {REGRESSION} learns numbers", rows
+            )
         unknown = [
             FoundRow(where, split, got=name)
             for split, names in self._first.items()

@@ -48,8 +48,8 @@ class RowChecks:
     def fault(self, error: InputError) -> None:
         """Takes what is wrong with a row that cannot be used: an OnFault."""
         if error.what not in self._faults:
-            got = "" if error.got is None else f", such as {error.got}"
-            self._faults[error.what], self._fault_sentences[error.what] = Places(), f"{error.what}{got}"
+            place = " ".join(f", in {error.where}".split())
+            self._faults[error.what], self._fault_sentences[error.what] = Places(), str(error).replace(place, "", 1)
         self._faults[error.what].append(str(error.where))
 
     def add(self, split: str, row: Row) -> None:
@@ -123,7 +123,8 @@ class RowChecks:
     def _unreadable(self, most_rows: int | None) -> list[Finding]:
         found = []
         for what, places in self._faults.items():
-            sentence = f"{plural(len(places), 'row')} cannot be used: {self._fault_sentences[what]}"
+            first = "" if len(places) == 1 else "; the first"
+            sentence = f"{plural(len(places), 'row')} cannot be used{first}: {self._fault_sentences[what]}"
             count = len(places) if most_rows is None else min(most_rows, len(places))
             listed = [FoundRow(places[index]) for index in range(count)]
             found.append(Finding("unreadable_row", ERROR, len(places), sentence, listed))
@@ -164,7 +165,7 @@ class RowChecks:
         fewer = {name for group in spellings for name in sorted(group, key=counts.__getitem__)[:-1]}
         groups = "; ".join(" and ".join(repr(name) for name in sorted(group)) for group in spellings[:5])
         return [
-            *self._labelled("rare_label", "with a label that is there once or twice", rare, labels, most_rows),
+            *self._labelled("rare_label", "with a label that is there once or twice", rare - fewer, labels, most_rows),
             *self._labelled(
                 "similar_labels", f"with a label spelt like another ({groups})", fewer, labels, most_rows
             ),
