@@ -11,6 +11,7 @@ _PUBLIC = {
     "create_optimizer": "tf_finetune.training.optimizer",
     "ExperimentConfig": "tf_finetune.config",
     "InputError": "tf_finetune.errors",
+    "check_data": "tf_finetune.commands.check_data",
     "train": "tf_finetune.commands.train",
     "evaluate": "tf_finetune.commands.evaluate",
     "predict": "tf_finetune.commands.predict",

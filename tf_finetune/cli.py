@@ -24,6 +24,7 @@ COMMANDS = {
     "export": "write the best checkpoint as a SavedModel for TensorFlow Serving",
     "verify": "check that the newest export answers as its checkpoint does",
     "push-to-hub": "upload the best checkpoint to the Hugging Face hub, as --repo=OWNER/NAME",
+    "check-data": "say what is wrong with the data of a config, by file and row; needs no --workdir",
 }
 
 # Flags that one command alone has.
@@ -33,6 +34,8 @@ FLAG_OWNERS = {
     "input": "predict",
     "repo": "push-to-hub",
     "private": "push-to-hub",
+    "strict": "check-data",
+    "json": "check-data",
 }
 
 USAGE = """\
@@ -41,8 +44,9 @@ tf-finetune COMMAND --workdir=DIR [--config=NAME_OR_FILE[:ARGUMENT]] [--config.S
 commands:
 {commands}
 
-A text that begins with a dash goes behind a lone --. Commands after train use the config
-of the workdir's run; --config.SECTION.FIELD=VALUE changes what still can be. The fields are in tf_finetune/config.py.
+check-data takes no --workdir. A text that begins with a dash goes behind a lone --. Commands after train use the
+config of the workdir's run; --config.SECTION.FIELD=VALUE changes what still can be. The fields are in
+tf_finetune/config.py.
 
 flags:
 {flags}
@@ -100,7 +104,7 @@ def _with_equal_signs(argv: list[str]) -> list[str]:
     """`--workdir DIR` as `--workdir=DIR`, the one form that is looked for before flags are parsed."""
     words, joined = iter(argv), []
     for word in words:
-        value = next(words, None) if re.fullmatch(r"--?(config|workdir|input|repo)", word) else None
+        value = next(words, None) if re.fullmatch(r"--?(config|workdir|input|repo|json)", word) else None
         joined.append(word if value is None else f"{word}={value}")
     return joined
 
@@ -141,11 +145,15 @@ def _define_flags(argv: list[str]) -> flags.FlagValues:
     flags.DEFINE_string("input", None, "predict: a table, or a file with one text a line", flag_values=values)
     flags.DEFINE_string("repo", None, "push-to-hub: OWNER/NAME on the hub", flag_values=values)
     flags.DEFINE_bool("private", False, "push-to-hub: make a new repository private", flag_values=values)
+    flags.DEFINE_bool("strict", False, "check-data: a warning is an error, too: exit status 2", flag_values=values)
+    flags.DEFINE_string("json", None, "check-data: a file to write the whole report to", flag_values=values)
     return values
 
 
 def _check_flags(command: str, values: flags.FlagValues, positional: list[str]) -> None:
-    if not values.workdir:
+    if command == "check-data":
+        _check_data_flags(values)
+    elif not values.workdir:
         raise InputError("no working directory", expected="--workdir=DIR")
     if command == "train" and not values["config"].present:
         raise InputError("nothing to train", expected="--config=NAME_OR_FILE, such as --config=reviews_minilm")
@@ -163,6 +171,15 @@ def _check_flags(command: str, values: flags.FlagValues, positional: list[str]) 
         raise InputError("data.text_column is a column of --input", expected=expected, got=values.input)
     if positional and values.input is not None:
         raise InputError("texts came twice", expected="arguments or --input, not both")
+
+
+def _check_data_flags(values: flags.FlagValues) -> None:
+    if values["workdir"].present:
+        raise InputError("check-data takes no --workdir", expected="--config=NAME_OR_FILE", got=values.workdir)
+    if not values["config"].present:
+        raise InputError("nothing to check", expected="--config=NAME_OR_FILE, such as --config=my_data:FILE")
+    if values.json is not None and not Path(values.json).expanduser().absolute().parent.is_dir():
+        raise InputError("no folder for the report", where="--json", expected="a file in a folder", got=values.json)
 
 
 def _is_readable(name: str) -> bool:
@@ -186,7 +203,11 @@ def _prepare_environment() -> None:
 
 
 def _call(command: str, values: flags.FlagValues, positional: list[str]) -> None:
-    if command == "train" and values.dry_run:
+    if command == "check-data":
+        from tf_finetune.commands import check_data
+
+        check_data.run(values.config, strict=values.strict, json_file=values.json)
+    elif command == "train" and values.dry_run:
         from tf_finetune.commands.dry_run import dry_run
 
         dry_run(values.config, values.workdir, restart=values.restart)

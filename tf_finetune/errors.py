@@ -23,6 +23,7 @@ class InputError(Exception):
         if got is not None:
             parts.append(f"got {got}")
         super().__init__(" ".join(", ".join(parts).split()))
+        self.what, self.where = what, where
 
 
 class RunError(Exception):

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from tf_finetune.data import files, hub_datasets, splitting, tables, tfds_datasets
 from tf_finetune.data.reviews import packaged_reviews
-from tf_finetune.data.rows import WHOLE, Found, refuse_columns
+from tf_finetune.data.rows import WHOLE, Columns, Found, Reader, refuse, refuse_columns
 from tf_finetune.errors import InputError
 
 # The same 50,000 reviews, and 50,000 without labels, under the first name of either catalog.
@@ -79,7 +79,8 @@ def load(
         HubUnreachable: a dataset of the hub is neither within reach nor in the cache.
         InputError: nothing there, a column or a label missing, a label only outside train, one class only.
     """
-    place, found = _read(source, text_column, label_column, whole_file=whole_file)
+    place, found = _read(source, Columns(text_column, label_column), whole_file=whole_file)
+    found = dataclasses.replace(found, splits={split: _pairs(reader) for split, reader in found.splits.items()})
     splits = splitting.named_splits(found, source)
     label_names = label_names or splitting.label_names(splits, source)
     index = {name: position for position, name in enumerate(label_names)}
@@ -94,7 +95,7 @@ def load(
         split: Examples([text for text, _ in rows], [index[label] for _, label in rows])
         for split, rows in splits.items()
     }
-    return Splits(examples, label_names, found.notes, place)
+    return Splits(examples, label_names, tuple(found.notes), place)
 
 
 def pinned(source: str) -> str:
@@ -117,31 +118,51 @@ def pinned(source: str) -> str:
     return files.absolute(source)
 
 
-def _read(source: str, text_column: str, label_column: str, *, whole_file: bool) -> tuple[str, Found]:
+def _pairs(reader: Reader) -> list[tuple[str, str]]:
+    """Texts and labels: what splitting takes, until it takes rows."""
+    pairs = []
+    for row in reader(refuse):
+        if not isinstance(row.label, str):
+            raise InputError("a label is a list", where=row.where, expected="one class a text", got=list(row.label))
+        pairs.append((row.text, row.label))
+    return pairs
+
+
+def find(source: str, columns: Columns) -> Found:
+    """What a source holds, unsplit and undrawn: readers of its rows.
+
+    Raises:
+        HubUnreachable, InputError: as `load` does, of what shows before the rows are read.
+    """
+    return _read(source, columns, whole_file=False)[1]
+
+
+def _read(source: str, columns: Columns, *, whole_file: bool) -> tuple[str, Found]:
     """The source as `pinned` names it, and what it holds."""
     if source == "reviews":
-        refuse_columns("reviews", text_column, label_column)
-        return source, Found({WHOLE: list(packaged_reviews())})
+        refuse_columns("reviews", columns)
+        return source, Found({WHOLE: packaged_reviews})
     if source == "imdb":
-        refuse_columns("imdb", text_column, label_column)
+        refuse_columns("imdb", columns)
         (place, found), note = _imdb(_read_from_hub, _read_from_tfds)
-        return place, dataclasses.replace(found, notes=(note, *found.notes))
+        found.notes.insert(0, note)
+        return place, found
     place = pinned(source)
     if place.startswith(hub_datasets.PREFIX):
-        return _read_from_hub(place.removeprefix(hub_datasets.PREFIX), text_column, label_column)
+        return _read_from_hub(place.removeprefix(hub_datasets.PREFIX), columns)
     if place.startswith(tfds_datasets.PREFIX):
-        return _read_from_tfds(place.removeprefix(tfds_datasets.PREFIX), text_column, label_column)
-    return place, files.read(source, text_column, label_column, whole_file=whole_file)
+        return _read_from_tfds(place.removeprefix(tfds_datasets.PREFIX), columns)
+    return place, files.read(source, columns, whole_file=whole_file)
 
 
-def _read_from_hub(name: str, text_column: str = "text", label_column: str = "label") -> tuple[str, Found]:
+def _read_from_hub(name: str, columns: Columns | None = None) -> tuple[str, Found]:
     place = hub_datasets.pinned(name)
-    return place, hub_datasets.read(place.removeprefix(hub_datasets.PREFIX), text_column, label_column)
+    return place, hub_datasets.read(place.removeprefix(hub_datasets.PREFIX), columns or Columns())
 
 
-def _read_from_tfds(name: str, text_column: str = "text", label_column: str = "label") -> tuple[str, Found]:
+def _read_from_tfds(name: str, columns: Columns | None = None) -> tuple[str, Found]:
     place = tfds_datasets.pinned(name)
-    return place, tfds_datasets.read(place.removeprefix(tfds_datasets.PREFIX), text_column, label_column)
+    return place, tfds_datasets.read(place.removeprefix(tfds_datasets.PREFIX), columns or Columns())
 
 
 def _imdb(from_hub: Callable[[str], T], from_tfds: Callable[[str], T]) -> tuple[T, str]:

@@ -1,0 +1,142 @@
+"""`tf-finetune check-data`: what is wrong with the data of a config, by file and row, before time is spent on it."""
+
+import functools
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tf_finetune import json_files, pretrained, settings
+from tf_finetune.commands.train import RANDOM_TINY
+from tf_finetune.config import ExperimentConfig, Truncation
+from tf_finetune.data import checks, findings, sources
+from tf_finetune.data.rows import Columns
+from tf_finetune.errors import InputError
+
+if TYPE_CHECKING:
+    from tf_finetune.text.tokenizer import Tokenizer
+
+# Classes that the table has a line for.
+SHOWN_LABELS = 12
+# Longer than any text, so that none is cut while its tokens are counted.
+UNCUT = 2**31
+
+
+def check_data(config: ExperimentConfig) -> dict[str, Any]:
+    """Reads the splits that a training run would read, and reports what is wrong with them.
+
+    Rows that training would refuse are reported, too, each by its line. Prints nothing.
+
+    Args:
+        config: of the run to come.
+
+    Returns:
+        `data.checks.DataReport` as a dict: splits (examples, labels, tokens, truncated), notes, findings (kind,
+        severity, count, sentence, rows), and the numbers of errors and warnings.
+
+    Raises:
+        InputError: no such data, or a fault of a whole file, such as no such column; no such checkpoint.
+    """
+    return _report(settings.validated(config)).to_dict()
+
+
+def run(config: ExperimentConfig, *, strict: bool = False, json_file: str | Path | None = None) -> None:
+    """Prints the report, and writes it as JSON where a file is named.
+
+    Raises:
+        InputError: a finding is an error (or, with `strict`, a warning); or what `check_data` raises.
+    """
+    report = _report(settings.validated(config))
+    if json_file is not None:
+        json_files.write(Path(json_file).expanduser(), report.to_dict())
+    sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may not know the letters of a label
+    for line in _lines(report):
+        print(_printable(line), flush=True)
+    if report.errors or (strict and report.warnings):
+        found = [findings.plural(report.errors, "error")] * bool(report.errors)
+        found += [findings.plural(report.warnings, "warning")] * bool(strict and report.warnings)
+        raise InputError("the data is not clean", where=report.source, expected="no findings", got=" and ".join(found))
+
+
+def _report(config: ExperimentConfig) -> checks.DataReport:
+    data = config.data
+    columns = Columns(data.text_column, data.label_column, data.text_pair_column, data.weight_column)
+    return checks.check(
+        sources.find(data.source, columns),
+        source=data.source,
+        count_tokens=_token_counter(config.model.checkpoint),
+        max_length=data.max_length,
+        problem_type=config.model.problem_type,
+        max_examples=data.max_examples,
+        validation_examples=data.validation_examples,
+        seed=config.runtime.seed,
+    )
+
+
+def _token_counter(checkpoint: str) -> checks.CountTokens:
+    """Counts with the checkpoint's tokenizer, read when the first rows are there: faulty files are answered before."""
+    tokenizer = functools.cache(functools.partial(_tokenizer, checkpoint))
+    options = {"max_length": UNCUT, "truncation": Truncation.HEAD}
+
+    def count(texts: Sequence[str], pairs: Sequence[str] | None) -> list[int]:
+        if pairs is None:
+            return [len(ids) for ids in tokenizer().encode(texts, **options)]
+        return [len(ids) for ids in tokenizer().encode_pairs(texts, pairs, **options)[0]]
+
+    return count
+
+
+def _tokenizer(checkpoint: str) -> "Tokenizer":
+    from tf_finetune.text.tokenizer import Tokenizer
+
+    if checkpoint != RANDOM_TINY:
+        return Tokenizer(pretrained.local_checkpoint(checkpoint))
+    from tf_finetune.bert import tiny
+
+    with tempfile.TemporaryDirectory() as folder:
+        tiny.write_tokenizer(Path(folder))
+        return Tokenizer(folder)
+
+
+def _lines(report: checks.DataReport) -> list[str]:
+    """The report for a terminal: sizes and lengths, labels, then findings, worst first."""
+    printed = [f"data: {report.source}", *(f"note: {note}" for note in report.notes)]
+    header = f"{'split':<12}{'examples':>10}{'tokens: median':>17}{'90%':>7}{'99%':>7}{'max':>7}"
+    printed.append(f"{header}   longer than {report.max_length}")
+    for name, split in report.splits.items():
+        median, *others = split.tokens.values()
+        lengths = f"{median:>17}" + "".join(f"{value:>7}" for value in others)
+        printed.append(
+            f"{name:<12}{split.examples:>10}{lengths}{split.truncated:>{15 + len(str(report.max_length))}.1%}"
+        )
+    printed.append(f"data.max_length={report.max_length_for_99_percent} would cut one text in a hundred at most")
+    printed += _label_table(report)
+    printed += findings.lines(report.findings) or ["nothing found"]
+    return printed
+
+
+def _printable(line: str) -> str:
+    """The line with control characters spelt out: a label of the data must not steer the terminal."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
+
+
+def _label_table(report: checks.DataReport) -> list[str]:
+    """A line for each label, a column for each split; of numbers their range."""
+    names = list(dict.fromkeys(name for split in report.splits.values() for name in split.labels))
+    width = min(max([12, *(len(name) + 2 for name in names[:SHOWN_LABELS])]), shutil.get_terminal_size().columns // 2)
+    printed = [f"{'label':<{width}}" + "".join(f"{split:>18}" for split in report.splits)]
+    for name in names[:SHOWN_LABELS]:
+        cells = (_cell(split, name, is_number="mean" in split.labels) for split in report.splits.values())
+        printed.append(f"{name[: width - 2]:<{width}}" + "".join(f"{cell:>18}" for cell in cells))
+    if len(names) > SHOWN_LABELS:
+        printed.append(f"and {len(names) - SHOWN_LABELS} more labels")
+    return printed
+
+
+def _cell(split: checks.SplitReport, name: str, *, is_number: bool) -> str:
+    if name not in split.labels:
+        return "-"
+    value = split.labels[name]
+    return f"{value:.4g}" if is_number else f"{value} ({value / split.examples:.1%})"
