@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from tf_finetune.data.order import BatchOrder, evaluation_order, training_order
-from tf_finetune.data.pipeline import TokenizedExamples, batches
+from tf_finetune.data.pipeline import batches
+from tf_finetune.data.tokenized import TokenizedExamples
 
 
 def random_examples(size, seed=0):

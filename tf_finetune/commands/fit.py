@@ -18,7 +18,8 @@ from tf_finetune.bert.model import TFBertForSequenceClassification
 from tf_finetune.config import ExperimentConfig
 from tf_finetune.data import sources
 from tf_finetune.data.order import evaluation_order, training_order
-from tf_finetune.data.pipeline import TokenizedExamples, batches
+from tf_finetune.data.pipeline import batches
+from tf_finetune.data.tokenized import TokenizedExamples
 from tf_finetune.errors import InputError, RunError
 from tf_finetune.evaluation.classifier import Classifier
 from tf_finetune.text.tokenizer import Tokenizer

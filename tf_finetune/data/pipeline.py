@@ -1,40 +1,12 @@
 """Tokenised examples -> batches, as tf.data."""
 
-import dataclasses
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from tf_finetune.data.order import BatchOrder
+from tf_finetune.data.tokenized import TokenizedExamples
 
 if TYPE_CHECKING:
     import tensorflow as tf
-
-
-@dataclasses.dataclass(frozen=True)
-class TokenizedExamples:
-    """Token ids of every text end to end, tokenised once for all epochs.
-
-    Attributes:
-        input_ids: int32 [all tokens], [CLS] and [SEP] included.
-        lengths: int64 [examples], tokens of each text.
-        labels: int32 [examples], class of each text.
-    """
-
-    input_ids: np.ndarray
-    lengths: np.ndarray
-    labels: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    @classmethod
-    def from_lists(cls, token_ids: list[list[int]], labels: list[int]) -> "TokenizedExamples":
-        return cls(
-            input_ids=np.fromiter((token for ids in token_ids for token in ids), dtype=np.int32),
-            lengths=np.array([len(ids) for ids in token_ids], dtype=np.int64),
-            labels=np.array(labels, dtype=np.int32),
-        )
 
 
 def batches(examples: TokenizedExamples, order: BatchOrder) -> "tf.data.Dataset":

@@ -10,7 +10,8 @@ from tf_finetune import runtime
 from tf_finetune.bert.model import TFBertForSequenceClassification
 from tf_finetune.config import Truncation
 from tf_finetune.data.order import evaluation_order
-from tf_finetune.data.pipeline import TokenizedExamples, batches
+from tf_finetune.data.pipeline import batches
+from tf_finetune.data.tokenized import TokenizedExamples
 from tf_finetune.evaluation.metrics import softmax
 from tf_finetune.text.tokenizer import Tokenizer
 
