@@ -5,6 +5,7 @@ import pytest
 
 from tf_finetune import packages
 from tf_finetune.data import reviews, sources
+from tf_finetune.data.rows import Columns
 from tf_finetune.errors import InputError
 
 
@@ -29,7 +30,7 @@ def test_packaged_reviews_by_their_rule(tmp_path, monkeypatch):
 def test_reviews_have_no_columns_to_choose(column):
     expected = f"reviews has no columns to choose from, in data.{column}_column, expected '{column}', got 'body'"
     with pytest.raises(InputError, match=expected):
-        sources.load("reviews", **{f"{column}_column": "body"})
+        sources.load("reviews", columns=Columns(**{column: "body"}))
 
 
 def _archive(files):

@@ -52,15 +52,18 @@ def numbers(rows: Rows) -> np.ndarray:
 def _cast(chunk: pa.Array) -> np.ndarray:
     """Numbers as float32, what is none as NaN."""
     try:
-        values = chunk.cast(pa.float64()).to_numpy(zero_copy_only=False)
-    except pa.ArrowInvalid:
+        values = np.from_dlpack(chunk.cast(pa.float64()))
+    except (pa.ArrowInvalid, pa.ArrowTypeError, BufferError):  # something is no number, or missing
         values = np.array([_number(text) for text in chunk.to_pylist()])
     with np.errstate(over="ignore"):  # too large is infinite, and refused for that
         return values.astype(np.float32)
 
 
 def _number(text: str | None) -> float:
-    return float(text) if text and NUMBER.fullmatch(text.removeprefix("+")) else np.nan
+    try:
+        return float(text or "nan")
+    except ValueError:
+        return np.nan
 
 
 def single(rows: Rows) -> Named:
@@ -70,18 +73,24 @@ def single(rows: Rows) -> Named:
         InputError: a row has none, or a list.
     """
     names: dict[str, int] = {}
-    pieces = []
+    pieces = [np.zeros(0, np.int32)]
     for chunk in rows.table["label"].chunks:
+        first = sum(map(len, pieces))
+        if chunk.null_count:
+            raise _not_one("a label is a list", rows, first + chunk.to_pylist().index(None))
         encoded = chunk.dictionary_encode()
-        codes = [names.setdefault(name, len(names)) for name in encoded.dictionary.to_pylist()]
-        pieces.append(np.array([*codes, -1], np.int32)[encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)])
-    codes = np.concatenate([np.zeros(0, np.int32), *pieces])
-    for wrong, what in ((-1, "a label is a list"), (names.get("", -2), "a label is missing")):
-        found = np.flatnonzero(codes == wrong)
-        if len(found):
-            expected = "one class, or --config.model.problem_type=multi_label_classification"
-            raise InputError(what, where=rows.place(found[0]), expected=expected)
+        classes = encoded.dictionary.to_pylist()
+        if "" in classes:
+            raise _not_one("a label is missing", rows, first + chunk.to_pylist().index(""))
+        codes = np.array([names.setdefault(name, len(names)) for name in classes], np.int32)
+        pieces.append(codes[np.from_dlpack(encoded.indices)])
+    codes = np.concatenate(pieces)
     return Named(tuple(names), codes, np.arange(len(codes) + 1))
+
+
+def _not_one(what: str, rows: Rows, index: int) -> InputError:
+    expected = "one class, or --config.model.problem_type=multi_label_classification"
+    return InputError(what, where=rows.place(index), expected=expected)
 
 
 def multiple(rows: Rows) -> Named:

@@ -122,7 +122,7 @@ def _examples(part: splitting.Part, values: np.ndarray, columns: Columns) -> Exa
         texts=rows.strings("text", indices),
         labels=values,
         text_pairs=rows.strings("text_pair", indices) if columns.text_pair else None,
-        weights=rows.table["weight"].to_numpy()[indices] if columns.weight else None,
+        weights=rows.numbers("weight", np.float32)[indices] if columns.weight else None,
         places=rows.strings("where", indices),
         rows_key=rows.key,
     )
