@@ -4,8 +4,7 @@ import json
 import pytest
 
 from tf_finetune.data import files, sources
-from tf_finetune.data.rows import WHOLE
-from tf_finetune.data.rows import Columns
+from tf_finetune.data.rows import WHOLE, Columns
 from tf_finetune.errors import InputError
 
 ROWS = [("x", "a"), ("y", "b")]

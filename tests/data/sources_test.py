@@ -36,7 +36,9 @@ class TestLabels:
         assert load([(name, name) for name in sorted(names)]).label_names == names
 
     def test_fractional_numbers(self, load):
-        expected = "labels are fractional numbers, in .*, expected classes: names or whole numbers; .*--config.model.problem_type=regression, got '0.5'$"
+        expected = (
+            "labels are fractional numbers, in .*, expected .* --config.model.problem_type=regression, got '0.5'$"
+        )
         with pytest.raises(InputError, match=expected):
             load([("x", "1"), ("y", "0.5"), ("z", "2.0")])
 

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from tf_finetune import json_files, settings
 from tf_finetune.bert.architecture import BertArchitecture
 from tf_finetune.commands.restore import load_classifier, trained_run
@@ -46,7 +44,7 @@ def measure(classifier: "Classifier", splits: dict[str, sources.Examples], *, so
     """Metrics of validation and test, by split and printed as a table."""
     results = {}
     for name in (name for name in SPLITS if name in splits):
-        metrics = classification_metrics(classifier.logits(splits[name].texts), np.array(splits[name].labels))
+        metrics = classification_metrics(classifier.logits(splits[name]), splits[name].labels)
         results[name] = {"source": source, "labels": list(classifier.label_names), **metrics}
     _print_table(results, classifier.label_names)
     return results

@@ -64,7 +64,7 @@ def fit(
     print(f"runtime: {runtime.describe(policy)}", flush=True)
     with runtime.precision_policy(policy):
         classifier = build_classifier(config, splits.label_names, checkpoint)
-    tokenized = {name: classifier.tokenize(s.texts, s.labels) for name, s in splits.examples.items()}
+    tokenized = {name: classifier.tokenize(examples) for name, examples in splits.examples.items()}
     _describe_data(tokenized, splits.label_names, config)
     steps_an_epoch = -(-len(tokenized["train"]) // config.train.batch_size)
     schedule = _compile(classifier.model, config, num_train_steps or config.train.epochs * steps_an_epoch)

@@ -1,6 +1,8 @@
 """A trained checkpoint that answers for texts: what evaluate, predict and verify all ask."""
 
+import functools
 from collections.abc import Iterator, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,11 @@ import numpy as np
 from tf_finetune import runtime
 from tf_finetune.bert.model import TFBertForSequenceClassification
 from tf_finetune.config import Truncation
+from tf_finetune.data.cache import key_of
+from tf_finetune.data.examples import Examples
 from tf_finetune.data.order import evaluation_order
 from tf_finetune.data.pipeline import batches
-from tf_finetune.data.tokenized import TokenizedExamples
+from tf_finetune.data.tokenized import TokenizedExamples, tokenized
 from tf_finetune.evaluation.metrics import softmax
 from tf_finetune.text.tokenizer import Tokenizer
 
@@ -52,15 +56,34 @@ class Classifier:
     def label_names(self) -> tuple[str, ...]:
         return self.model.architecture.id2label
 
-    def tokenize(self, texts: Sequence[str], labels: Sequence[int] | None = None) -> TokenizedExamples:
-        token_ids = self.tokenizer.encode(texts, max_length=self.max_length, truncation=self.truncation)
-        return TokenizedExamples.from_lists(token_ids, [0] * len(texts) if labels is None else list(labels))
+    def tokenize(self, examples: Examples) -> TokenizedExamples:
+        """The examples as token ids; those of many texts are kept on disk for the next time."""
+        return tokenized(examples, self._encode, key=self._encoding_key)
 
-    def logits(self, texts: Sequence[str]) -> np.ndarray:
+    def _encode(
+        self, texts: Sequence[str], text_pairs: Sequence[str] | None
+    ) -> tuple[list[list[int]], list[int] | None]:
+        options = {"max_length": self.max_length, "truncation": self.truncation}
+        if text_pairs is None:
+            return self.tokenizer.encode(texts, **options), None
+        token_ids, type_ids = self.tokenizer.encode_pairs(texts, text_pairs, **options)
+        return token_ids, [types.count(0) for types in type_ids]
+
+    @functools.cached_property
+    def _encoding_key(self) -> str:
+        """Another one whenever `_encode` might give other ids."""
+        return key_of(
+            tokenizer=self.tokenizer.fast.to_str(),
+            max_length=self.max_length,
+            truncation=self.truncation.value,
+            tokenizers=metadata.version("tokenizers"),
+        )
+
+    def logits(self, texts: Sequence[str] | Examples) -> np.ndarray:
         """Logits float32 (texts, num_labels), in the order of the texts."""
-        if not texts:
+        if not len(texts):
             return np.zeros((0, len(self.label_names)), np.float32)
-        examples = self.tokenize(texts)
+        examples = self.tokenize(texts if isinstance(texts, Examples) else Examples.unlabelled(texts))
         order = evaluation_order(examples.lengths, batch_size=self.batch_size)
         sorted_logits = self.model.predict(batches(examples, order), verbose=0)
         logits = np.empty_like(sorted_logits)
