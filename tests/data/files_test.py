@@ -4,18 +4,18 @@ import json
 import pytest
 
 from tf_finetune.data import files, sources
-from tf_finetune.data.rows import WHOLE, Columns
+from tf_finetune.data.rows import WHOLE, Columns, refuse
 from tf_finetune.errors import InputError
 
 ROWS = [("x", "a"), ("y", "b")]
 
 
 def read(source, **options):
-    return files.read(str(source), "text", "label", **({"whole_file": False} | options))
+    return files.read(str(source), Columns(), **({"whole_file": False} | options))
 
 
 def texts(found):
-    return {split: [text for text, _ in rows] for split, rows in found.splits.items()}
+    return {split: [row.text for row in reader(refuse)] for split, reader in found.splits.items()}
 
 
 class TestNames:
@@ -122,7 +122,7 @@ class TestFolderOfTables:
         (tmp_path / "README.md").write_text("not data")
         found = read(tmp_path)
         assert texts(found) == {"train": ["x", "y"], "validation": ["z"], "test": ["v", "w"]}
-        assert found.notes == ("left out: scores.csv (no split's name)",)
+        assert found.notes == ["left out: scores.csv (no split's name)"]
 
     def test_folders_named_by_split(self, tmp_path, write_table):
         write_table(tmp_path / "train" / "0000.csv", [("x", "a")])

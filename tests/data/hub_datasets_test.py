@@ -1,13 +1,15 @@
+import io
 import json
 import subprocess
 import sys
 
+import datasets
 import pytest
 from stand_ins import dataset_card, dataset_files, parquet_file
 
 from tf_finetune import hub as hub_module
 from tf_finetune.data import hub_datasets, sources
-from tf_finetune.data.rows import Columns
+from tf_finetune.data.rows import Columns, Row, refuse
 from tf_finetune.errors import InputError
 
 
@@ -57,6 +59,61 @@ def test_jsonl_without_a_card(add_dataset):
     splits = sources.load("hub:me/stars", columns=Columns("body", "stars"))
     assert splits.label_names == ("0", "1", "2")
     assert list(splits.examples) == ["test"]
+
+
+def found(name, columns):
+    """Every row of a dataset's splits, and the notes once all is read."""
+    result = hub_datasets.read(name, columns)
+    return {split: list(reader(refuse)) for split, reader in result.splits.items()}, result.notes
+
+
+def test_lists_of_classes_by_name_fractions_pairs_and_weights(add_dataset):
+    features = datasets.Features(
+        {
+            "text": datasets.Value("string"),
+            "other": datasets.Value("string"),
+            "tags": datasets.Sequence(datasets.ClassLabel(names=["calm", "angry", "late"])),
+            "words": datasets.Sequence(datasets.Value("string")),
+            "score": datasets.Value("float64"),
+            "count": datasets.Value("int32"),
+        }
+    )
+    table = {"text": ["a", "b"], "other": ["c", "d"], "tags": [[0, 2], []], "words": [["x"], []]}
+    rows = datasets.Dataset.from_dict(table | {"score": [0.5, 2.0], "count": [3, 0]}, features=features)
+    content = io.BytesIO()
+    rows.to_parquet(content)
+    name = f"me/tags@{add_dataset('me/tags', {'test.parquet': content.getvalue()})}"
+    splits, _ = found(name, Columns(label="tags", text_pair="other", weight="count"))
+    place = f"hub:{name} split test row"
+    assert splits["test"] == [
+        Row("a", ("calm", "late"), "c", 3.0, f"{place} 1"),
+        Row("b", (), "d", 0.0, f"{place} 2"),
+    ]
+    assert [row.label for row in found(name, Columns(label="words"))[0]["test"]] == [("x",), ()]
+    assert [row.label for row in found(name, Columns(label="score"))[0]["test"]] == ["0.5", "2.0"]
+
+
+def test_notes_are_complete_once_all_is_read(add_dataset):
+    rows = [("good", 1), ("unrated", -1), ("bad", 0)]
+    name = f"me/films@{add_dataset('me/films', film_files(validation=rows))}"
+    result = hub_datasets.read(name, Columns())
+    note = "left out: split validation's 1 examples without labels"
+    assert note not in result.notes
+    for _ in range(2):
+        places = [row.where.partition("split ")[2] for row in result.splits["validation"](refuse)]
+        assert places == ["validation row 1", "validation row 3"]
+        assert result.notes.count(note) == 1
+
+
+def test_a_row_that_cannot_be_used_is_one_fault(add_dataset):
+    lines = [{"text": "a", "label": "x"}, {"text": None, "label": "x"}, {"text": "c", "label": "y"}]
+    commit = add_dataset("me/nulls", {"test.jsonl": "\n".join(map(json.dumps, lines)).encode()})
+    said = []
+    result = hub_datasets.read(f"me/nulls@{commit}", Columns())
+    assert [row.text for row in result.splits["test"](said.append)] == ["a", "c"]
+    assert [str(error) for error in said] == [
+        f"a text is not a string, in hub:me/nulls@{commit} split test row 2, got nothing"
+    ]
 
 
 def test_missing_column(add_dataset):

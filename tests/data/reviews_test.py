@@ -26,9 +26,11 @@ def test_packaged_reviews_by_their_rule(tmp_path, monkeypatch):
     assert sum(len(split) for split in splits.examples.values()) == 200
 
 
-@pytest.mark.parametrize("column", ["text", "label"])
-def test_reviews_have_no_columns_to_choose(column):
-    expected = f"reviews has no columns to choose from, in data.{column}_column, expected '{column}', got 'body'"
+@pytest.mark.parametrize(
+    ("column", "default"), [("text", "text"), ("label", "label"), ("text_pair", ""), ("weight", "")]
+)
+def test_reviews_have_no_columns_to_choose(column, default):
+    expected = f"reviews has no columns to choose from, in data.{column}_column, expected '{default}', got 'body'"
     with pytest.raises(InputError, match=expected):
         sources.load("reviews", columns=Columns(**{column: "body"}))
 

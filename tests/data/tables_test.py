@@ -1,9 +1,11 @@
 import gzip
 import json
+import tracemalloc
 
 import pytest
 
-from tf_finetune.data import tables
+from tf_finetune.data import delimited, tables
+from tf_finetune.data.rows import Columns, Row, refuse
 from tf_finetune.errors import InputError
 
 
@@ -17,7 +19,14 @@ def write(tmp_path):
 
 
 def rows(path, text_column="text", label_column="label"):
-    return list(tables.rows(path, text_column, label_column))
+    return [(row.text, row.label) for row in tables.rows(path, Columns(text_column, label_column), refuse)]
+
+
+def faults(path, columns=None):
+    """Texts and labels of the rows that can be used, and what is said of the others."""
+    said = []
+    found = [(row.text, row.label) for row in tables.rows(path, columns or Columns(), said.append)]
+    return found, [str(error).replace(f"{path.parent}/", "") for error in said]
 
 
 TWO = [("fine", "b"), ("bad", "a")]
@@ -101,8 +110,10 @@ class TestCsv:
             rows(write("data.csv", b""))
 
     def test_unclosed_quote(self, write):
-        with pytest.raises(InputError, match=r"malformed table, in .*data\.csv line 2, got unexpected end of data"):
-            rows(write("data.csv", b'text,label\n"fine,b\n'))
+        path = write("data.csv", b'text,label\nfine,b\n"bad,a\nso so,b\n')
+        expected = r'a quote is not closed, in .*data\.csv line 3, expected a closing ", got the file\'s end'
+        with pytest.raises(InputError, match=expected):
+            rows(path)
 
     @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
     def test_latin_1(self, write, end):
@@ -132,10 +143,22 @@ class TestJsonLines:
         with pytest.raises(InputError, match=r"a label is missing, in .*a\.jsonl line 2$"):
             rows(path)
 
-    @pytest.mark.parametrize("value", ["[1]", '{"a": 1}'])
+    @pytest.mark.parametrize(
+        ("value", "names"),
+        [('["x", " y "]', ("x", "y")), ("[]", ()), ("[1, 1, 2.5, true]", ("1", "2.5", "true")), ("2.50", "2.5")],
+    )
+    def test_lists_and_fractions(self, write, value, names):
+        assert rows(write("a.jsonl", b'{"text": "t", "label": %s}' % value.encode())) == [("t", names)]
+
+    @pytest.mark.parametrize("value", ['["x", null]', '["x", ""]'])
+    def test_a_list_with_a_missing_label(self, write, value):
+        with pytest.raises(InputError, match=r"a label is missing, in .*a\.jsonl line 1$"):
+            rows(write("a.jsonl", b'{"text": "t", "label": %s}' % value.encode()))
+
+    @pytest.mark.parametrize("value", ["[[1]]", '{"a": 1}'])
     def test_unusable_label(self, write, value):
         path = write("a.jsonl", b'{"text": "t", "label": %s}' % value.encode())
-        expected = r"a label is not usable, in .*a\.jsonl line 1, expected a name or a whole number, got"
+        expected = r"a label is not usable, in .*a\.jsonl line 1, expected a .*name.*, got"
         with pytest.raises(InputError, match=expected):
             rows(path)
 
@@ -183,7 +206,7 @@ class TestParquet:
         from pyarrow import parquet
 
         def write_parquet(labels, texts=None, type=None):
-            texts = pyarrow.array(texts or [f"t{i}" for i in range(len(labels))])
+            texts = pyarrow.array([f"t{i}" for i in range(len(labels))] if texts is None else texts)
             table = pyarrow.table({"id": [0] * len(labels), "text": texts, "label": pyarrow.array(labels, type)})
             parquet.write_table(table, tmp_path / "a.parquet", row_group_size=2)
             return tmp_path / "a.parquet"
@@ -213,9 +236,17 @@ class TestParquet:
         with pytest.raises(InputError, match=r"a text is not a string, in .*a\.parquet row 2, got nothing"):
             rows(write_parquet([1, 2], ["a", None]))
 
-    def test_lists_are_no_labels(self, write_parquet):
-        with pytest.raises(InputError, match=r"a label is not usable, in .*a\.parquet row 1, .*got \[1\]"):
-            rows(write_parquet([[1], [2]]))
+    def test_lists(self, write_parquet):
+        assert [label for _, label in rows(write_parquet([["x", "y"], [], ["z"]]))] == [("x", "y"), (), ("z",)]
+
+    def test_a_text_that_is_not_utf8(self, write_parquet):
+        import pyarrow
+
+        bad = pyarrow.array([b"t0", b"caf\xe9", b"t2"]).view(pyarrow.string())
+        path = write_parquet([1, 2, 3], bad)
+        with pytest.raises(InputError, match=r"text is not UTF-8, in .*a\.parquet row 2, got byte 0xe9"):
+            rows(path)
+        assert faults(path)[0] == [("t0", "1"), ("t2", "3")]
 
     def test_missing_column(self, write_parquet):
         with pytest.raises(InputError, match=r"in .*a\.parquet, expected a column 'body', got id, text, label"):
@@ -248,7 +279,8 @@ class TestGzip:
     @pytest.mark.parametrize("name", ["a.csv.gz", "a.jsonl.gz"])
     @pytest.mark.parametrize("damage", ["cut", "flipped", "not gzip", "empty member"])
     def test_damage(self, write, name, damage):
-        content = gzip.compress("".join(json.dumps({"text": str(i), "label": i}) + "\n" for i in range(500)).encode())
+        lines = [json.dumps({"text": str(i), "label": i}) if "json" in name else f"{i},{i}" for i in range(500)]
+        content = gzip.compress("\n".join([*["text,label"] * ("csv" in name), *lines]).encode())
         damaged = {
             "cut": content[:-20],
             "flipped": content[:-8] + bytes(8),
@@ -262,6 +294,133 @@ class TestGzip:
         path = write("a.csv.gz", gzip.compress(b"text,label\ncaf\xe9,b\n", mtime=0))
         with pytest.raises(InputError, match=r"text is not UTF-8, in .*a\.csv\.gz line 2, got byte 0xe9"):
             rows(path)
+
+
+class TestFaults:
+    """Where the reader may go on: every fault by its row, and every row that has none."""
+
+    def test_of_csv(self, write):
+        content = (
+            b'\xef\xbb\xbftext,label\r\nfine,b\r\n"two\r\nlines",a\r\none,two,a\r\ncaf\xe9,b\r\nnothing,\r\n'
+            b'"said "no" twice",b\r\nnul\x00,a\r\n"never closed,b\r\nlast,a\r\n'
+        )
+        found, said = faults(write("a.csv", content))
+        assert found == [("fine", "b"), ("two\r\nlines", "a"), ("nul\x00", "a"), ("last", "a")]
+        assert said == [
+            "wrong number of columns, in a.csv line 5, expected 2, got 3",
+            "text is not UTF-8, in a.csv line 6, got byte 0xe9",
+            "a label is missing, in a.csv line 7",
+            "malformed table, in a.csv line 8, got ',' expected after '\"'",
+            "a quote is not closed, in a.csv line 10, expected a closing \", got the file's end",
+        ]
+
+    def test_a_stray_quote_takes_no_rows_with_it(self, write):
+        path = write("a.csv", b'text,label\n"one,a\ntwo,b\nthree,a\n"four, five",b\n')
+        found, said = faults(path)
+        assert found == [("two", "b"), ("three", "a"), ("four, five", "b")]
+        assert said == [
+            "malformed table, in a.csv line 2, got ',' expected after '\"' 3 lines further on: an unclosed quote, or "
+            "one that is not doubled"
+        ]
+
+    def test_a_quote_that_opens_on_a_rows_second_line(self, write):
+        found, said = faults(write("a.csv", b'text,label,more\n"one\ntwo",a,"three\nfour,b,c\n'))
+        assert found == [("four", "b")]
+        assert "line 3" in said[0]
+
+    def test_a_text_without_end_is_given_up(self, write, monkeypatch):
+        monkeypatch.setattr(delimited, "LONGEST_TEXT", 1000)
+        found, said = faults(write("a.csv", b'text,label\n"one,a\n' + b"two,b\n" * 1000))
+        assert found == [("two", "b")] * 1000
+        assert said == ['a quote is not closed, in a.csv line 2, expected a closing ", got 1000 characters without one']
+
+    def test_rows_joined_by_a_quote(self, write):
+        _, said = faults(write("a.csv", b'text,label\n"one\ntwo",b,c\n'))
+        assert said == ["wrong number of columns, in a.csv line 2, expected 2, got 3 in 2 lines, joined by a quote"]
+
+    def test_of_json_lines(self, write):
+        lines = [b"{", b'{"text": "fine", "label": 1}', b"[1]", b'{"text": 3, "label": 1}', b'{"text": "\xe9"}']
+        found, said = faults(write("a.jsonl", b"\n".join(lines)))
+        assert found == [("fine", "1")]
+        assert [message.split(", ")[1] for message in said] == [f"in a.jsonl line {n}" for n in (1, 3, 4, 5)]
+
+    def test_nothing_but_faults(self, write):
+        assert len(faults(write("a.jsonl", b"{\n{\n"))[1]) == 2
+
+    @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.csv.gz", "a.txt"])
+    @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+    def test_utf16(self, write, name, encoding):
+        content = "text,label\nfine,a\n".encode(encoding)
+        path = write(name, gzip.compress(content) if name.endswith("gz") else content)
+        with pytest.raises(InputError, match=rf"text is UTF-16, in .*{name}, expected UTF-8: save the file as that"):
+            list(tables.texts(path, "text"))
+
+    def test_a_column_that_is_there_twice(self, write):
+        with pytest.raises(InputError, match="a column is there twice, in .*, expected one 'text', got 2 of them"):
+            rows(write("a.csv", b"text,label,text\nfine,b,c\n"))
+        assert rows(write("a.csv", b"text,label,,\nfine,b,,\n")) == [("fine", "b")]
+
+    def test_a_missing_column_is_of_the_whole_file(self, write):
+        with pytest.raises(InputError, match="no such column"):
+            faults(write("a.csv", b"text\nfine\n"))
+
+    def test_a_header_that_is_not_utf8(self, write):
+        with pytest.raises(InputError, match="text is not UTF-8, in .*a.csv line 1, got byte 0xe9"):
+            rows(write("a.csv", b"caf\xe9,label\n"))
+
+
+class TestPairsAndWeights:
+    COLUMNS = Columns(text_pair="second", weight="count")
+
+    @pytest.fixture(params=["a.csv", "a.jsonl", "a.parquet"])
+    def path(self, request, tmp_path):
+        import pyarrow
+        from pyarrow import parquet
+
+        table = {"count": [2, 0.5], "second": ["p", "q"], "text": ["fine", "bad"], "label": ["b", "a"]}
+        path = tmp_path / request.param
+        if path.suffix == ".parquet":
+            parquet.write_table(pyarrow.table(table), path)
+        elif path.suffix == ".csv":
+            path.write_text("count,second,text,label\n2,p,fine,b\n0.5,q,bad,a\n")
+        else:
+            path.write_text("".join(json.dumps({key: table[key][i] for key in table}) + "\n" for i in range(2)))
+        return path
+
+    def test_rows(self, path):
+        unit = "row" if path.suffix == ".parquet" else "line"
+        first = 2 if path.suffix == ".csv" else 1
+        assert list(tables.rows(path, self.COLUMNS, refuse)) == [
+            Row("fine", "b", "p", 2.0, f"{path} {unit} {first}"),
+            Row("bad", "a", "q", 0.5, f"{path} {unit} {first + 1}"),
+        ]
+
+    def test_one_of_them(self, path):
+        assert [row.weight for row in tables.rows(path, Columns(weight="count"), refuse)] == [2.0, 0.5]
+        assert [row.text_pair for row in tables.rows(path, Columns(text_pair="second"), refuse)] == ["p", "q"]
+
+    @pytest.mark.parametrize("weight", ["-1", "NaN", "Infinity", "null", '"x"', "true", '""'])
+    def test_unusable_weight(self, write, weight):
+        path = write("a.jsonl", b'{"text": "t", "label": 1, "count": %s}' % weight.encode())
+        with pytest.raises(InputError, match="a weight is not usable, in .* line 1, expected a number of 0 or more"):
+            list(tables.rows(path, Columns(weight="count"), refuse))
+
+    def test_a_missing_second_text(self, write):
+        path = write("a.jsonl", b'{"text": "t", "label": 1, "second": null}')
+        with pytest.raises(InputError, match="a text is not a string, in .* line 1, got nothing"):
+            list(tables.rows(path, Columns(text_pair="second"), refuse))
+
+
+def test_a_large_file_takes_no_memory(tmp_path):
+    """20 MB of csv; what Python allocates meanwhile is measured."""
+    path = tmp_path / "large.csv"
+    path.write_text("text,label\n" + f"{'a word or two ' * 14},b\n" * 100_000)
+    tracemalloc.start()
+    count = sum(1 for _ in tables.rows(path, Columns(), refuse))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert count == 100_000
+    assert peak < 2**20
 
 
 class TestKinds:

@@ -3,8 +3,8 @@ from types import SimpleNamespace
 import numpy
 import pytest
 
-from tf_finetune.data import sources
-from tf_finetune.data.rows import Columns
+from tf_finetune.data import sources, tfds_datasets
+from tf_finetune.data.rows import Columns, refuse
 from tf_finetune.errors import InputError
 
 
@@ -37,6 +37,10 @@ def prepared(tmp_path_factory):
     plain = {"body": tfds.features.Tensor(shape=(), dtype=numpy.str_), "stars": numpy.int32}
     store("stars", None, plain, test=stars)
     store("latin", None, plain, test=[{"body": b"caf\xe9", "stars": 1}])
+    tags = tfds.features.Sequence(tfds.features.ClassLabel(names=["calm", "angry", "late"]))
+    store("tags", None, {"text": text, "other": text, "tags": tags, "score": numpy.float32, "count": numpy.int32},
+          test=[{"text": "a", "other": "c", "tags": [0, 2], "score": 0.5, "count": 3},
+                {"text": "b", "other": "d", "tags": [], "score": 2.0, "count": 0}])  # fmt: skip
     return folder
 
 
@@ -73,6 +77,17 @@ def test_plain_numbers_name_themselves():
     splits = sources.load("tfds:stars:1.0.0", columns=Columns("body", "stars"))
     assert splits.label_names == ("0", "1", "2")
     assert sorted(splits.examples["test"].labels) == [0, 0, 1, 1, 2, 2]
+
+
+def test_lists_of_classes_by_name_fractions_pairs_and_weights():
+    def rows(columns):
+        return sorted(tfds_datasets.read("tags", columns).splits["test"](refuse))
+
+    first, second = rows(Columns(label="tags", text_pair="other", weight="count"))
+    assert first[:4] == ("a", ("calm", "late"), "c", 3.0)
+    assert second[:4] == ("b", (), "d", 0.0)
+    assert {first.where, second.where} == {f"tfds:tags split test row {number}" for number in (1, 2)}
+    assert [row.label for row in rows(Columns(label="score"))] == ["0.5", "2.0"]
 
 
 class TestPinned:

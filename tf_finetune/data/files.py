@@ -1,12 +1,14 @@
 """Which files a source names and which split each is: a file, a list, a glob, a folder of tables or of classes."""
 
+import functools
 import glob
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tf_finetune.data import tables
-from tf_finetune.data.rows import SPLIT_NAMES, WHOLE, Found, Row, refuse_columns
+from tf_finetune.data.opening import read_text
+from tf_finetune.data.rows import SPLIT_NAMES, WHOLE, Columns, Found, OnFault, Reader, Row, joined, refuse_columns
 from tf_finetune.errors import InputError
 
 # train, train-00000-of-00004, train_1
@@ -16,13 +18,12 @@ UNLABELLED = "unsup"
 PLACES = "reviews, imdb, hub:OWNER/NAME, tfds:NAME, a file, files with commas between, a glob, or a folder"
 
 
-def read(source: str, text_column: str, label_column: str, *, whole_file: bool) -> Found:
+def read(source: str, columns: Columns, *, whole_file: bool) -> Found:
     """The rows of files, by split where their names say it.
 
     Args:
         source: a file, files with commas between, a glob, or a folder.
-        text_column: of tables.
-        label_column: of tables.
+        columns: of tables; opened, like the tables, when their rows are read.
         whole_file: take a single file, or several without split names, as the test split.
 
     Raises:
@@ -30,7 +31,7 @@ def read(source: str, text_column: str, label_column: str, *, whole_file: bool) 
     """
     folder = Path(source).expanduser()
     if source and folder.is_dir():
-        return _folder(folder, text_column, label_column)
+        return _folder(folder, columns)
     paths = _matching(source)
     named = {path: _split_of(path) for path in paths}
     if whole_file and (len(paths) == 1 or not any(named.values())):
@@ -41,7 +42,7 @@ def read(source: str, text_column: str, label_column: str, *, whole_file: bool) 
         raise InputError(
             "a file without a split's name among files with one", where=source, expected=expected, got=odd[0]
         )
-    return Found(_rows(((split or WHOLE, path) for path, split in named.items()), text_column, label_column))
+    return Found(_readers(((split or WHOLE, path) for path, split in named.items()), columns))
 
 
 def absolute(source: str) -> str:
@@ -84,26 +85,26 @@ def _split_of(path: Path) -> str | None:
     return SPLIT_NAMES[match[1]] if match else None
 
 
-def _rows(files: Iterable[tuple[str, Path]], text_column: str, label_column: str) -> dict[str, list[Row]]:
-    splits: dict[str, list[Row]] = {}
+def _readers(files: Iterable[tuple[str, Path]], columns: Columns) -> dict[str, Reader]:
+    splits: dict[str, list[Reader]] = {}
     for split, path in files:
-        splits.setdefault(split, []).extend(tables.rows(path, text_column, label_column))
-    return splits
+        splits.setdefault(split, []).append(functools.partial(tables.rows, path, columns))
+    return {split: joined(readers) for split, readers in splits.items()}
 
 
-def _folder(folder: Path, text_column: str, label_column: str) -> Found:
+def _folder(folder: Path, columns: Columns) -> Found:
     top = _tables(folder)
     files = [(_split_of(path), path) for path in top if _split_of(path)]
     files += [(split, path) for name, split in SPLIT_NAMES.items() for path in _tables(folder / name)]
     if files:
         strays = [path.name for path in top if not _split_of(path)]
-        notes = (f"left out: {', '.join(strays[:5])} (no split's name)",) if strays else ()
-        return Found(_rows(files, text_column, label_column), notes)
+        notes = [f"left out: {', '.join(strays[:5])} (no split's name)"] if strays else []
+        return Found(_readers(files, columns), notes)
     found = _classes(folder)
     if not found.splits:
         examples = f"train.csv, train/*.parquet, train/CLASS/*.txt or the like, or a glob such as '{folder}/*.csv'"
         raise InputError("no splits in the data folder", where=folder, expected=examples)
-    refuse_columns("a folder of classes", text_column, label_column)
+    refuse_columns("a folder of classes", columns)
     return found
 
 
@@ -114,13 +115,27 @@ def _tables(folder: Path) -> list[Path]:
 
 def _classes(folder: Path) -> Found:
     """Texts as files, a folder a class in a folder a split."""
-    splits: dict[str, list[Row]] = {}
+    splits: dict[str, list[Reader]] = {}
     notes = []
     for name, split in SPLIT_NAMES.items():
         for label in sorted((folder / name).glob("*/")):
-            files = [path for path in sorted(label.glob("*.txt")) if path.is_file()]
             if label.name == UNLABELLED:
-                notes.append(f"left out: {name}/{label.name} ({len(files)} texts without labels)")
+                notes.append(f"left out: {name}/{label.name} ({len(_texts(label))} texts without labels)")
             else:
-                splits.setdefault(split, []).extend((tables.read_text(path), label.name) for path in files)
-    return Found(splits, tuple(notes))
+                splits.setdefault(split, []).append(functools.partial(_class, label))
+    return Found({split: joined(readers) for split, readers in splits.items()}, notes)
+
+
+def _class(folder: Path, on_fault: OnFault) -> Iterator[Row]:
+    """The texts of one class."""
+    for path in _texts(folder):
+        try:
+            text = read_text(path)
+        except InputError as error:
+            on_fault(error)
+            continue
+        yield Row(text, folder.name, where=str(path))
+
+
+def _texts(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.glob("*.txt")) if path.is_file()]

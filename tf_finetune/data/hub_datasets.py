@@ -1,14 +1,13 @@
 """Datasets of the Hugging Face hub, read by `datasets`: `hub:OWNER/NAME[:CONFIG][@REVISION]`."""
 
-import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tf_finetune import hub
 from tf_finetune.data import catalogs
-from tf_finetune.data.rows import Found, no_such_column
+from tf_finetune.data.rows import Columns, Found, check_columns
 from tf_finetune.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,13 +18,12 @@ NAME = re.compile(r"[\w.-]+/[\w.-]+(:[^:@]+)?(@[^@]+)?")
 CONFIGS = re.compile(r"(?:available configs|Available): \[(.*?)\]")
 
 
-def read(name: str, text_column: str, label_column: str) -> Found:
+def read(name: str, columns: Columns) -> Found:
     """The rows of a dataset at one commit, fetched into the cache of `datasets` unless they are there.
 
     Args:
         name: `OWNER/NAME[:CONFIG][@REVISION]`.
-        text_column: the column with the texts.
-        label_column: the column with the classes.
+        columns: a label may be a class, a list of classes, a name or a number.
 
     Raises:
         HubUnreachable: the hub cannot be reached and the cache has no copy.
@@ -45,16 +43,15 @@ def read(name: str, text_column: str, label_column: str) -> Found:
     except Exception as error:  # files of anybody's: whatever they make `datasets` raise is for the user to see
         raise _in_our_words(error, place, config) from error
     features = builder.info.features
-    for column in (text_column, label_column):
-        if column not in features:
-            raise no_such_column(column, place, features)
-    label = features[label_column]
+    check_columns(columns.names, list(features), place)
+    label = features[columns.label]
+    label = getattr(label, "feature", label)  # of a list
     class_names = label.names if isinstance(label, datasets.ClassLabel) else None
     sizes = {split: len(rows) for split, rows in splits.items()}
-    found = catalogs.found(place, sizes, lambda split: _pairs(splits[split], text_column, label_column), class_names)
-    if config or len(builder.builder_configs) < 2:
-        return found
-    return dataclasses.replace(found, notes=(f"config {builder.config.name} of {repo_id}", *found.notes))
+    found = catalogs.found(place, sizes, lambda split: _values(splits[split], columns.names), columns, class_names)
+    if not config and len(builder.builder_configs) > 1:
+        found.notes.insert(0, f"config {builder.config.name} of {repo_id}")
+    return found
 
 
 def pinned(name: str) -> str:
@@ -124,6 +121,6 @@ def _in_our_words(error: Exception, place: str, config: str | None) -> InputErro
     return InputError("`datasets` cannot read the dataset", where=place, got=catalogs.first_line(error))
 
 
-def _pairs(split: "datasets.Dataset", text_column: str, label_column: str) -> Iterator[catalogs.Pair]:
-    for batch in split.select_columns([text_column, label_column]).iter(batch_size=1000):
-        yield from zip(batch[text_column], batch[label_column], strict=True)
+def _values(split: "datasets.Dataset", names: Sequence[str]) -> Iterator[catalogs.Values]:
+    for batch in split.select_columns(list(dict.fromkeys(names))).iter(batch_size=1000):
+        yield from zip(*(batch[name] for name in names), strict=True)

@@ -4,14 +4,17 @@ import tarfile
 from collections.abc import Iterator
 
 from tf_finetune import packages
-from tf_finetune.data.rows import Row
+from tf_finetune.data.rows import OnFault, Row
 
 REVIEWS_ARCHIVE = "hutto_ICWSM_2014.tar.gz"
 REVIEWS_FILE = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
 
 
-def packaged_reviews() -> Iterator[Row]:
+def packaged_reviews(on_fault: OnFault) -> Iterator[Row]:
     """Sentences of movie reviews rated by people (Hutto and Gilbert 2014); the sign of the mean rating is the label.
+
+    Args:
+        on_fault: not called; a checksum says that there is no fault.
 
     Raises:
         InputError: the package that carries them cannot be had.
@@ -22,8 +25,9 @@ def packaged_reviews() -> Iterator[Row]:
         with tarfile.open(fileobj=inner) as archive:
             content = archive.extractfile(REVIEWS_FILE).read().decode("utf-8")
     seen = set()
-    for line in content.strip().split("\r\n"):  # not splitlines(), which also splits at rarer separators
+    lines = content.strip().split("\r\n")  # not splitlines(), which also splits at rarer separators
+    for number, line in enumerate(lines, 1):
         _, rating, text = line.split("\t")
         if float(rating) != 0 and text not in seen:
             seen.add(text)
-            yield text, "positive" if float(rating) > 0 else "negative"
+            yield Row(text, "positive" if float(rating) > 0 else "negative", where=f"reviews line {number}")

@@ -1,7 +1,8 @@
 """What every reader of a source gives: rows by split. And which values can be a text or a label."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from tf_finetune.errors import InputError
@@ -71,11 +72,41 @@ class Found:
 
     Attributes:
         splits: readers of "train", "validation" and "test", each only if there; or one of all rows under WHOLE.
-        notes: what was left out, a sentence each.
+        notes: what was left out, a sentence each. A reader that meets rows without labels adds its sentence when it
+            has given its last row, so the notes are complete once every split was read to its end.
     """
 
     splits: dict[str, Reader]
-    notes: tuple[str, ...] = ()
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+    def note(self, sentence: str) -> None:
+        """Adds a note, once however often a split is read."""
+        if sentence not in self.notes:
+            self.notes.append(sentence)
+
+
+def joined(readers: Sequence[Reader]) -> Reader:
+    """One reader of what several give, one after the other."""
+
+    def read(on_fault: OnFault) -> Iterator[Row]:
+        for reader in readers:
+            yield from reader(on_fault)
+
+    return read
+
+
+def row_of(columns: Columns, values: Sequence[object], where: str) -> Row:
+    """The row that the values of `columns.names` make.
+
+    Raises:
+        InputError: a text, label or weight is not usable.
+    """
+    text, label = text_of(values[0], where), label_of(values[1], where)
+    if len(values) == 2:
+        return Row(text, label, None, 1.0, where)
+    pair = text_of(values[2], where) if columns.text_pair else None
+    weight = weight_of(values[-1], where) if columns.weight else 1.0
+    return Row(text, label, pair, weight, where)
 
 
 def text_of(value: object, where: object) -> str:
@@ -91,20 +122,44 @@ def text_of(value: object, where: object) -> str:
     return value
 
 
-def label_of(value: object, where: object) -> str:
-    """The value of a label column as the name of a class: true as "true", 1 as "1", 1.0 as "1.0".
+def label_of(value: object, where: object) -> Label:
+    """The value of a label column as a name: true as "true", 1 as "1", 1.0 as "1.0"; a list as a tuple of names.
 
     Raises:
-        InputError: it is missing, or neither a name nor a number.
+        InputError: it is missing, or neither a name, a number nor a list of them.
     """
+    if isinstance(value, list | tuple):
+        if odd := [item for item in value if isinstance(item, list | tuple)]:
+            raise InputError("a label is not usable", where=where, expected="a list of names", got=repr(odd[0])[:60])
+        return tuple(dict.fromkeys(label_of(item, where) for item in value))
     if isinstance(value, bytes):
         value = _decoded(value, where)
-    if value is None or value != value or (isinstance(value, str) and not value.strip()):  # NaN is not itself
+    if isinstance(value, str):
+        name = value.strip()
+        if name:
+            return name
+    if value is None or value != value or isinstance(value, str):  # NaN is not itself
         raise InputError("a label is missing", where=where)
-    if not isinstance(value, str | bool | int | float):
-        expected = "a name or a whole number"
+    if not isinstance(value, bool | int | float):
+        expected = "a name, a number or a list of names"
         raise InputError("a label is not usable", where=where, expected=expected, got=repr(value)[:60])
-    return str(value).lower() if isinstance(value, bool) else str(value).strip()
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def weight_of(value: object, where: object) -> float:
+    """The value of a weight column.
+
+    Raises:
+        InputError: it is no finite number of 0 or more.
+    """
+    try:
+        weight = math.nan if value is None or isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        weight = math.nan
+    if not 0 <= weight < math.inf:
+        got = "nothing" if value is None or value == "" else repr(value)[:60]
+        raise InputError("a weight is not usable", where=where, expected="a number of 0 or more", got=got)
+    return weight
 
 
 def _decoded(value: bytes, where: object) -> str:
@@ -119,19 +174,38 @@ def not_utf8(error: UnicodeDecodeError, where: object) -> InputError:
     return InputError("text is not UTF-8", where=where, got=f"byte {error.object[error.start]:#04x}")
 
 
-def refuse_columns(source: object, text_column: str, label_column: str) -> None:
+def utf16(where: object) -> InputError:
+    """What to raise for a file that begins as UTF-16 does."""
+    return InputError("text is UTF-16", where=where, expected="UTF-8: save the file as that, or convert it with iconv")
+
+
+def refuse_columns(source: object, columns: Columns) -> None:
     """Refuses column names for a source that has no columns.
 
     Raises:
         InputError: one was given.
     """
-    for field, given, default in (("text", text_column, "text"), ("label", label_column, "label")):
-        if given != default:
-            what = f"{source} has no columns to choose from"
-            raise InputError(what, where=f"data.{field}_column", expected=repr(default), got=repr(given))
+    for field in dataclasses.fields(Columns):
+        given = getattr(columns, field.name)
+        if given != field.default:
+            what, where = f"{source} has no columns to choose from", f"data.{field.name}_column"
+            raise InputError(what, where=where, expected=repr(field.default), got=repr(given))
 
 
 def no_such_column(column: str, where: object, columns: object, *, hint: str = "") -> InputError:
     """What to raise for a column that is not among `columns`."""
-    got = ", ".join(columns) or "an empty file"
+    got = ", ".join(map(str, columns)) or "an empty file"
     return InputError("no such column", where=where, expected=f"a column {column!r}{hint}", got=got)
+
+
+def check_columns(names: Sequence[str], columns: Sequence[str], where: object, *, hint: str = "") -> None:
+    """Refuses a table that lacks one of `names` among its columns, or has one twice.
+
+    Raises:
+        InputError: it does.
+    """
+    for name in names:
+        if name not in columns:
+            raise no_such_column(name, where, columns, hint=hint)
+        if (count := list(columns).count(name)) > 1:
+            raise InputError("a column is there twice", where=where, expected=f"one {name!r}", got=f"{count} of them")

@@ -19,7 +19,7 @@ from tf_finetune.data import (
 )
 from tf_finetune.data.examples import Examples
 from tf_finetune.data.reviews import packaged_reviews
-from tf_finetune.data.rows import WHOLE, Columns, Found, Reader, Row, refuse_columns
+from tf_finetune.data.rows import WHOLE, Columns, Found, refuse_columns
 from tf_finetune.data.store import Rows
 from tf_finetune.errors import InputError
 
@@ -132,7 +132,7 @@ def _stored(source: str, columns: Columns, *, whole_file: bool) -> tuple[str, di
     """The source as `pinned` names it, its rows on disk, and its notes."""
     if source != "imdb":
         return _kept(pinned(source), columns, whole_file=whole_file)
-    refuse_columns("imdb", columns.text, columns.label)
+    refuse_columns("imdb", columns)
     (place, stored, notes), note = _imdb(
         lambda name: _kept(hub_datasets.pinned(name), columns, whole_file=whole_file),
         lambda name: _kept(tfds_datasets.pinned(name), columns, whole_file=whole_file),
@@ -143,47 +143,38 @@ def _stored(source: str, columns: Columns, *, whole_file: bool) -> tuple[str, di
 def _kept(place: str, columns: Columns, *, whole_file: bool) -> tuple[str, dict[str, Rows], tuple[str, ...]]:
     rows, notes = store.stored(
         lambda: fingerprint.of_source(place, columns, whole_file=whole_file),
-        lambda: _found(place, columns, whole_file=whole_file),
+        lambda: _read(place, columns, whole_file=whole_file)[1],
         place=place,
     )
     return place, rows, notes
 
 
-def _found(place: str, columns: Columns, *, whole_file: bool) -> Found:
-    """Stands in until the readers stream rows themselves."""
-    found = _read(place, columns.text, columns.label, whole_file=whole_file)[1]
-
-    def streamed(rows: list, split: str) -> Reader:
-        return lambda on_fault: (Row(*row, where=f"{place} {split} {i}") for i, row in enumerate(rows, 1))
-
-    return Found({split: streamed(list(rows), split) for split, rows in found.splits.items()}, found.notes)
-
-
-def _read(source: str, text_column: str, label_column: str, *, whole_file: bool) -> tuple[str, Found]:
+def _read(source: str, columns: Columns, *, whole_file: bool) -> tuple[str, Found]:
     """The source as `pinned` names it, and what it holds."""
     if source == "reviews":
-        refuse_columns("reviews", text_column, label_column)
-        return source, Found({WHOLE: list(packaged_reviews())})
+        refuse_columns("reviews", columns)
+        return source, Found({WHOLE: packaged_reviews})
     if source == "imdb":
-        refuse_columns("imdb", text_column, label_column)
+        refuse_columns("imdb", columns)
         (place, found), note = _imdb(_read_from_hub, _read_from_tfds)
-        return place, dataclasses.replace(found, notes=(note, *found.notes))
+        found.notes.insert(0, note)
+        return place, found
     place = pinned(source)
     if place.startswith(hub_datasets.PREFIX):
-        return _read_from_hub(place.removeprefix(hub_datasets.PREFIX), text_column, label_column)
+        return _read_from_hub(place.removeprefix(hub_datasets.PREFIX), columns)
     if place.startswith(tfds_datasets.PREFIX):
-        return _read_from_tfds(place.removeprefix(tfds_datasets.PREFIX), text_column, label_column)
-    return place, files.read(source, text_column, label_column, whole_file=whole_file)
+        return _read_from_tfds(place.removeprefix(tfds_datasets.PREFIX), columns)
+    return place, files.read(source, columns, whole_file=whole_file)
 
 
-def _read_from_hub(name: str, text_column: str = "text", label_column: str = "label") -> tuple[str, Found]:
+def _read_from_hub(name: str, columns: Columns | None = None) -> tuple[str, Found]:
     place = hub_datasets.pinned(name)
-    return place, hub_datasets.read(place.removeprefix(hub_datasets.PREFIX), text_column, label_column)
+    return place, hub_datasets.read(place.removeprefix(hub_datasets.PREFIX), columns or Columns())
 
 
-def _read_from_tfds(name: str, text_column: str = "text", label_column: str = "label") -> tuple[str, Found]:
+def _read_from_tfds(name: str, columns: Columns | None = None) -> tuple[str, Found]:
     place = tfds_datasets.pinned(name)
-    return place, tfds_datasets.read(place.removeprefix(tfds_datasets.PREFIX), text_column, label_column)
+    return place, tfds_datasets.read(place.removeprefix(tfds_datasets.PREFIX), columns or Columns())
 
 
 def _imdb(from_hub: Callable[[str], T], from_tfds: Callable[[str], T]) -> tuple[T, str]:

@@ -1,21 +1,33 @@
-"""One file of labelled text: csv, tsv, jsonl and parquet tables, gzipped or not."""
+"""One file of labelled text: csv, tsv, jsonl and parquet tables, gzipped or not, read row by row."""
 
-import contextlib
-import csv
-import gzip
 import io
 import json
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING
 
-from tf_finetune.data.rows import Row, label_of, no_such_column, not_utf8, text_of
+from tf_finetune.data import delimited
+from tf_finetune.data.opening import GZIP, opened_text
+from tf_finetune.data.rows import (
+    Columns,
+    OnFault,
+    Row,
+    check_columns,
+    no_such_column,
+    not_utf8,
+    refuse,
+    row_of,
+    text_of,
+)
 from tf_finetune.errors import InputError
 
+if TYPE_CHECKING:
+    import pyarrow
+
 KINDS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
-GZIP = ".gz"
-DELIMITERS = {".csv": (",", "commas"), ".tsv": ("\t", "tabs")}
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+# Rows of a parquet file that are in memory at a time.
+PARQUET_BATCH = 4096
 
 # Where a row stands ("FILE line 3"), and the values of the columns asked for.
 Cells = tuple[str, Sequence[object]]
@@ -31,14 +43,25 @@ def table_stem(path: Path) -> str:
     return Path(path.stem).stem if path.suffix.lower() == GZIP else path.stem
 
 
-def rows(path: Path, text_column: str, label_column: str) -> Iterator[Row]:
-    """The texts and labels of a table.
+def rows(path: Path, columns: Columns, on_fault: OnFault) -> Iterator[Row]:
+    """The rows of a table, as they are needed.
+
+    Args:
+        path: of a kind in KINDS, gzipped or not.
+        columns: the columns to read.
+        on_fault: what to do about a row whose text, label or weight is not usable, or that is malformed; the next
+            row follows where it returns.
 
     Raises:
-        InputError: unknown kind, no such column, a text or label missing, a fault in the file.
+        InputError: unknown kind, no such column, or a fault of the whole file.
     """
-    for where, (text, label) in _cells(path, (text_column, label_column)):
-        yield text_of(text, where), label_of(label, where)
+    for where, values in _cells(path, columns.names, on_fault):
+        try:
+            row = row_of(columns, values, where)
+        except InputError as error:
+            on_fault(error)
+            continue
+        yield row
 
 
 def texts(path: Path, text_column: str) -> Iterator[str]:
@@ -48,26 +71,11 @@ def texts(path: Path, text_column: str) -> Iterator[str]:
         InputError: a table has no such column, or the file has a fault.
     """
     if is_table(path):
-        yield from (text_of(text, where) for where, (text,) in _cells(path, (text_column,)))
+        yield from (text_of(text, where) for where, (text,) in _cells(path, (text_column,), refuse))
         return
-    with _opened(path) as file:
+    with opened_text(path) as file:
         lines = io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace")
         yield from (line.rstrip("\n") for line in lines)
-
-
-def read_text(path: Path) -> str:
-    """A file's text with its line ends as they are, without a byte order mark.
-
-    Raises:
-        InputError: it cannot be read, or is not UTF-8.
-    """
-    with _opened(path) as file:
-        content = file.read()
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = len((error.object[: error.start] + b".").splitlines())
-        raise not_utf8(error, f"{path} line {line}") from None
 
 
 def _kind(path: Path) -> str:
@@ -77,73 +85,42 @@ def _kind(path: Path) -> str:
     return suffixes[-1] if suffixes else ""
 
 
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    """The file's bytes, unpacked; what goes wrong while they are read is an InputError."""
-    try:
-        with gzip.open(path) if path.suffix.lower() == GZIP else path.open("rb") as file:
-            yield file
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError("unreadable file", where=path, got=str(error)) from None
-
-
-def _cells(path: Path, columns: tuple[str, ...]) -> Iterator[Cells]:
+def _cells(path: Path, names: Sequence[str], on_fault: OnFault) -> Iterator[Cells]:
     kind = _kind(path)
     if kind in DELIMITERS:
-        return _delimited(path, columns, *DELIMITERS[kind])
+        return delimited.cells(path, names, on_fault, delimiter=DELIMITERS[kind])
     if kind in (".jsonl", ".ndjson"):
-        return _json_lines(path, columns)
+        return _json_lines(path, names, on_fault)
     if kind == ".parquet":
-        return _parquet(path, columns)
+        return _parquet(path, names)
     expected = f"one of {', '.join(KINDS)}, and {GZIP} of all but parquet"
     raise InputError("unknown kind of data file", where=path, expected=expected)
 
 
-def _delimited(path: Path, columns: tuple[str, ...], delimiter: str, delimiters: str) -> Iterator[Cells]:
-    """The rows under a header line, read strictly: a fault names its line."""
-    csv.field_size_limit(2**31 - 1)  # a text may be longer than the module's 128 KiB
-    lines = io.StringIO(read_text(path), newline="")
-    if delimiter == "\t":  # has no quoting (IANA text/tab-separated-values): a review may begin with a quote
-        reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
-    else:
-        reader = csv.reader(lines, strict=True)
-    try:
-        header = next(reader, [])
-        hint = f" and {delimiters} between columns" if len(header) == 1 and set(header[0]) & set(",;\t") else ""
-        for column in columns:
-            if column not in header:
-                raise no_such_column(column, path, header, hint=hint)
-        positions = [header.index(column) for column in columns]
-        for row in filter(None, reader):
-            where = f"{path} line {reader.line_num}"
-            if len(row) != len(header):
-                raise InputError("wrong number of columns", where=where, expected=len(header), got=len(row))
-            yield where, [row[position] for position in positions]
-    except csv.Error as error:
-        raise InputError("malformed table", where=f"{path} line {reader.line_num}", got=str(error)) from None
-
-
-def _json_lines(path: Path, columns: tuple[str, ...]) -> Iterator[Cells]:
+def _json_lines(path: Path, names: Sequence[str], on_fault: OnFault) -> Iterator[Cells]:
     """An object a line; the keys of the first are the columns."""
-    first = True
-    with _opened(path) as file:
+    first, empty, prefix = True, True, f"{path} line "
+    with opened_text(path) as file:
         for number, line in enumerate(file, 1):
-            if not line.strip():
+            if line.isspace():
                 continue
-            where = f"{path} line {number}"
-            content = _json_object(line, where)
-            for column in columns if first else ():
-                if column not in content:
-                    raise no_such_column(column, path, content)
-            first = False
-            yield where, [content.get(column) for column in columns]
-    if first:
-        raise no_such_column(columns[0], path, ())
+            where, empty = prefix + str(number), False
+            try:
+                content = _json_object(line, where)
+            except InputError as error:
+                on_fault(error)
+                continue
+            if first:
+                check_columns(names, list(content), path)
+                first = False
+            yield where, [content.get(name) for name in names]
+    if empty:
+        raise no_such_column(names[0], path, ())
 
 
 def _json_object(line: bytes, where: str) -> dict[str, object]:
     try:
-        text = line.decode("utf-8-sig")
+        text = line.decode("utf-8-sig" if line.startswith(b"\xef") else "utf-8")
         content = json.loads(text)
         if "\\u" in text:
             json.dumps(content, ensure_ascii=False).encode("utf-8")
@@ -159,22 +136,29 @@ def _json_object(line: bytes, where: str) -> dict[str, object]:
     return content
 
 
-def _parquet(path: Path, columns: tuple[str, ...]) -> Iterator[Cells]:
+def _parquet(path: Path, names: Sequence[str]) -> Iterator[Cells]:
     import pyarrow
     from pyarrow import parquet
 
-    number = 0
+    number, prefix = 0, f"{path} row "
     try:
-        with parquet.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            for column in columns:
-                if column not in names:
-                    raise no_such_column(column, path, names)
-            for batch in file.iter_batches(columns=list(dict.fromkeys(columns))):
-                for values in zip(*(batch.column(column).to_pylist() for column in columns), strict=True):
+        with parquet.ParquetFile(path, buffer_size=2**20) as file:  # else a row group's column is read whole
+            check_columns(names, file.schema_arrow.names, path)
+            for batch in file.iter_batches(PARQUET_BATCH, columns=list(dict.fromkeys(names))):
+                for values in zip(*(_values(batch.column(name), path, number) for name in names), strict=True):
                     number += 1
-                    yield f"{path} row {number}", values
-    except UnicodeDecodeError as error:
-        raise not_utf8(error, f"{path} after row {number}") from None
+                    yield prefix + str(number), values
     except (pyarrow.ArrowException, OSError) as error:
         raise InputError("unreadable parquet file", where=path, got=str(error).partition("\n")[0]) from None
+
+
+def _values(column: "pyarrow.Array", path: Path, number: int) -> list[object]:
+    """A batch of a column; as bytes where a text in it is not UTF-8, so that its row can be told."""
+    import pyarrow
+
+    try:
+        return column.to_pylist()
+    except UnicodeDecodeError as error:
+        if column.type not in (pyarrow.string(), pyarrow.large_string()):
+            raise not_utf8(error, f"{path} after row {number}") from None
+        return column.cast(pyarrow.large_binary()).to_pylist()

@@ -4,12 +4,12 @@ import contextlib
 import difflib
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from tf_finetune import runtime
 from tf_finetune.data import catalogs
-from tf_finetune.data.rows import Found, no_such_column
+from tf_finetune.data.rows import Columns, Found, check_columns
 from tf_finetune.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ PREFIX = "tfds:"
 NAME = re.compile(r"[A-Za-z]\w*(/[\w.+-]+)?(:[\d*]+\.[\d*]+\.[\d*]+)?")
 
 
-def read(name: str, text_column: str, label_column: str) -> Found:
+def read(name: str, columns: Columns) -> Found:
     """The rows of a dataset, downloaded and prepared where tfds keeps its data unless they are there.
 
     Preparing and reading import TensorFlow. The files are tfds's default TFRecords, so that the user's own
@@ -28,8 +28,7 @@ def read(name: str, text_column: str, label_column: str) -> Found:
 
     Args:
         name: as `tfds.builder` takes it.
-        text_column: the feature with the texts.
-        label_column: the feature with the classes.
+        columns: the features; a label may be a class, a sequence of classes, a name or a number.
 
     Raises:
         InputError: no such dataset, config, version or feature, or it cannot be had.
@@ -39,9 +38,7 @@ def read(name: str, text_column: str, label_column: str) -> Found:
     runtime.import_tensorflow_quietly()
     place, builder = PREFIX + name, _builder(name)
     features = builder.info.features
-    for column in (text_column, label_column):
-        if column not in features:
-            raise no_such_column(column, place, features)
+    check_columns(columns.names, list(features), place)
     with contextlib.redirect_stdout(sys.stderr):
         try:
             builder.download_and_prepare()
@@ -49,10 +46,11 @@ def read(name: str, text_column: str, label_column: str) -> Found:
             got = catalogs.first_line(error)
             raise InputError("tfds cannot prepare the dataset", where=place, got=got) from error
     sizes = {split: info.num_examples for split, info in builder.info.splits.items()}
-    label = features[label_column]
+    label = features[columns.label]
+    label = getattr(label, "feature", label)  # of a sequence
     numbered = isinstance(label, tfds.features.ClassLabel) and label.num_classes
     class_names = [label.int2str(number) for number in range(label.num_classes)] if numbered else None
-    return catalogs.found(place, sizes, lambda split: _pairs(builder, split, text_column, label_column), class_names)
+    return catalogs.found(place, sizes, lambda split: _values(builder, split, columns.names), columns, class_names)
 
 
 def pinned(name: str) -> str:
@@ -86,10 +84,10 @@ def _builder(name: str) -> "DatasetBuilder":
         raise InputError("tfds cannot make the dataset", where=place, expected=expected, got=got) from None
 
 
-def _pairs(builder: "DatasetBuilder", split: str, text_column: str, label_column: str) -> Iterator[catalogs.Pair]:
+def _values(builder: "DatasetBuilder", split: str, names: Sequence[str]) -> Iterator[catalogs.Values]:
     import tensorflow_datasets as tfds
 
-    decoders = tfds.decode.PartialDecoding({text_column: True, label_column: True})
+    decoders = tfds.decode.PartialDecoding(dict.fromkeys(names, True))
     for example in tfds.as_numpy(builder.as_dataset(split=split, decoders=decoders)):
-        text, label = example[text_column], example[label_column]
-        yield text, label.tolist() if hasattr(label, "tolist") else label
+        values = (example[name] for name in names)
+        yield [value.tolist() if hasattr(value, "tolist") else value for value in values]
