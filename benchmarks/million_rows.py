@@ -119,11 +119,11 @@ def main(sizes: list[int]) -> None:
                 f"read {rows / first['load_s']:,.0f} rows/s, tokenise {rows / first['tokenise_s']:,.0f} rows/s "
                 f"({first['tokens'] / rows:.0f} tokens a row)"
             )
-            for name, values in (("first", first), ("second", second)):
+            for name, one in (("first", first), ("second", second)):
                 print(
-                    f"{name:>9} run: rss {values['rss']:.0f}, anon {values['anon_before']:.0f} to {values['anon']:.0f}; "
-                    f"load {values['load_s']:.2f} s, tokens {values['tokenise_s']:.2f} s, "
-                    f"gather {values['gather_us']:.2f} us an example",
+                    f"{name:>9} run: rss {one['rss']:.0f}, anon {one['anon_before']:.0f} to {one['anon']:.0f}; "
+                    f"load {one['load_s']:.2f} s, tokens {one['tokenise_s']:.2f} s, "
+                    f"gather {one['gather_us']:.2f} us an example",
                     flush=True,
                 )
 
