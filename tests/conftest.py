@@ -6,6 +6,8 @@ from pathlib import Path
 import hub_server
 import stand_ins
 
+from tf_finetune import packages
+
 # Before anything imports TensorFlow or Keras.
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -23,6 +25,13 @@ HUB_ENVIRONMENT = {
     "HF_HUB_DISABLE_UPDATE_CHECK": "1",
 }
 os.environ.update(HUB_ENVIRONMENT, HF_HOME=str(Path(TEMPORARY.name) / "home"))
+# What was fetched before is used again; rows and tokens are kept for these tests alone.
+FETCHED = packages.cache_folder()
+os.environ["TF_FINETUNE_CACHE"] = str(Path(TEMPORARY.name) / "cache")
+for name in ("packages", "checkpoints"):
+    (FETCHED / name).mkdir(parents=True, exist_ok=True)
+    (Path(TEMPORARY.name) / "cache").mkdir(exist_ok=True)
+    (Path(TEMPORARY.name) / "cache" / name).symlink_to(FETCHED / name)
 os.environ["TFDS_DATA_DIR"] = str(Path(TEMPORARY.name) / "tfds")
 for name in ("NO_PROXY", "no_proxy"):
     os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1"]))

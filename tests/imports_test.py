@@ -21,7 +21,7 @@ ALLOWED = {
     "errors": set(),
     "json_files": {"errors"},
     "cli": GROUND | {"settings", "runtime", "data", "commands"},
-    "settings": GROUND,
+    "settings": GROUND | {"data"},
     "runtime": GROUND,
     "workdir": GROUND,
     "packages": GROUND,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tf_finetune.config import ExperimentConfig
+from tf_finetune.data.rows import Columns
 from tf_finetune.errors import InputError
 
 # (field, the values it may take in words, the test)
@@ -222,8 +223,13 @@ def source_options(config: ExperimentConfig) -> dict[str, Any]:
     """Arguments of data.sources.load."""
     return {
         "source": config.data.source,
-        "text_column": config.data.text_column,
-        "label_column": config.data.label_column,
+        "columns": Columns(
+            text=config.data.text_column,
+            label=config.data.label_column,
+            text_pair=config.data.text_pair_column,
+            weight=config.data.weight_column,
+        ),
+        "problem_type": config.model.problem_type,
         "max_examples": config.data.max_examples,
         "validation_examples": config.data.validation_examples,
         "seed": config.runtime.seed,

@@ -51,3 +51,13 @@ def unplug(monkeypatch):
         monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
 
     return unplug
+
+
+@pytest.fixture(autouse=True)
+def data_cache(tmp_path, monkeypatch):
+    """An empty cache of rows and tokens; returns its folder."""
+    from tf_finetune.data import cache
+
+    monkeypatch.setenv("TF_FINETUNE_CACHE", str(tmp_path / "cache of ours"))
+    monkeypatch.setattr(cache, "_temporary", None)
+    return cache.folder()

@@ -170,7 +170,7 @@ class TestFolderOfClasses:
     def test_has_no_columns_to_choose(self, acl_imdb):
         expected = "a folder of classes has no columns to choose from, in data.text_column, expected 'text', got 'body'"
         with pytest.raises(InputError, match=expected):
-            sources.load(str(acl_imdb), text_column="body")
+            sources.load(str(acl_imdb), columns=Columns(text="body"))
 
     def test_each_text_has_the_label_of_its_folder(self, acl_imdb):
         splits = sources.load(str(acl_imdb))

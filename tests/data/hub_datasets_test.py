@@ -29,7 +29,8 @@ def test_splits_classes_and_notes(add_dataset):
     commit = add_dataset("me/films", film_files())
     splits = sources.load("hub:me/films")
     assert splits.label_names == ("neg", "pos")
-    assert splits.examples["test"] == sources.Examples([f"other film {i}" for i in range(4)], [0, 1, 0, 1])
+    assert splits.examples["test"].texts == [f"other film {i}" for i in range(4)]
+    assert splits.examples["test"].labels.tolist() == [0, 1, 0, 1]
     assert len(splits.examples["train"]) + len(splits.examples["validation"]) == 40
     assert splits.notes == ("left out: split unsupervised (3 examples), which is none of train, validation, test",)
     assert splits.source == f"hub:me/films@{commit}"
@@ -55,7 +56,7 @@ def test_nothing_with_labels(add_dataset):
 def test_jsonl_without_a_card(add_dataset):
     lines = "".join(json.dumps({"body": f"t{i}", "stars": i % 3}) + "\n" for i in range(6))
     add_dataset("me/stars", {"test.jsonl": lines.encode()})
-    splits = sources.load("hub:me/stars", text_column="body", label_column="stars")
+    splits = sources.load("hub:me/stars", columns=Columns("body", "stars"))
     assert splits.label_names == ("0", "1", "2")
     assert list(splits.examples) == ["test"]
 
@@ -119,7 +120,7 @@ def test_missing_column(add_dataset):
     add_dataset("me/films", film_files())
     expected = "no such column, in hub:me/films@.*, expected a column 'stars', got text, label"
     with pytest.raises(InputError, match=expected):
-        sources.load("hub:me/films", label_column="stars")
+        sources.load("hub:me/films", columns=Columns(label="stars"))
 
 
 class TestConfigs:

@@ -32,7 +32,7 @@ def test_packaged_reviews_by_their_rule(tmp_path, monkeypatch):
 def test_reviews_have_no_columns_to_choose(column, default):
     expected = f"reviews has no columns to choose from, in data.{column}_column, expected '{default}', got 'body'"
     with pytest.raises(InputError, match=expected):
-        sources._read("reviews", Columns(**{column: "body"}), whole_file=False)
+        sources.load("reviews", columns=Columns(**{column: "body"}))
 
 
 def _archive(files):

@@ -74,7 +74,7 @@ def test_rows_without_labels_are_left_out():
 
 
 def test_plain_numbers_name_themselves():
-    splits = sources.load("tfds:stars:1.0.0", text_column="body", label_column="stars")
+    splits = sources.load("tfds:stars:1.0.0", columns=Columns("body", "stars"))
     assert splits.label_names == ("0", "1", "2")
     assert sorted(splits.examples["test"].labels) == [0, 0, 1, 1, 2, 2]
 
@@ -130,13 +130,13 @@ class TestFaults:
 
     def test_not_utf8(self):
         with pytest.raises(InputError, match="text is not UTF-8, in tfds:latin:1.0.0 split test row 1, got byte 0xe9"):
-            sources.load("tfds:latin", text_column="body", label_column="stars")
+            sources.load("tfds:latin", columns=Columns("body", "stars"))
 
     def test_download_fails(self, monkeypatch):
         fail(monkeypatch)
         expected = "tfds cannot prepare the dataset, in tfds:ag_news_subset:1.0.0, got ConnectionError: no road"
         with pytest.raises(InputError, match=expected):
-            sources.load("tfds:ag_news_subset", text_column="title")
+            sources.load("tfds:ag_news_subset", columns=Columns("title"))
 
 
 def fail(monkeypatch):
@@ -202,4 +202,4 @@ class TestImdb:
         with pytest.raises(
             InputError, match="imdb has no columns to choose from, in data.text_column, expected 'text'"
         ):
-            sources.load("imdb", text_column="body")
+            sources.load("imdb", columns=Columns("body"))

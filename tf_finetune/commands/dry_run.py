@@ -7,13 +7,15 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
+
 from tf_finetune import runtime
 from tf_finetune.commands.evaluate import measure
 from tf_finetune.commands.export import export
 from tf_finetune.commands.restore import load_classifier
 from tf_finetune.commands.train import gather
 from tf_finetune.config import ExperimentConfig
-from tf_finetune.data.sources import Examples, Splits
+from tf_finetune.data.sources import Splits
 from tf_finetune.serving.export import has_tensorflow_text
 from tf_finetune.workdir import Workdir
 
@@ -76,7 +78,7 @@ def _some_of(splits: Splits, *, train: int, seed: int) -> Splits:
     for name, examples in splits.examples.items():
         count = min(train if name == "train" else EVALUATED, len(examples))
         chosen = random.Random(seed).sample(range(len(examples)), count)
-        few[name] = Examples([examples.texts[i] for i in chosen], [examples.labels[i] for i in chosen])
+        few[name] = examples.take(np.array(chosen))
     return dataclasses.replace(splits, examples=few)
 
 

@@ -4,13 +4,29 @@ import dataclasses
 from collections.abc import Callable
 from typing import TypeVar
 
-from tf_finetune.data import files, hub_datasets, splitting, tables, tfds_datasets
+import numpy as np
+
+from tf_finetune.config import ProblemType
+from tf_finetune.data import (
+    files,
+    fingerprint,
+    hub_datasets,
+    labels,
+    splitting,
+    store,
+    tables,
+    tfds_datasets,
+)
+from tf_finetune.data.examples import Examples
 from tf_finetune.data.reviews import packaged_reviews
-from tf_finetune.data.rows import WHOLE, Columns, Found, Reader, refuse, refuse_columns
+from tf_finetune.data.rows import WHOLE, Columns, Found, refuse_columns
+from tf_finetune.data.store import Rows
 from tf_finetune.errors import InputError
 
 # The same 50,000 reviews, and 50,000 without labels, under the first name of either catalog.
 IMDB_ON_HUB, IMDB_IN_TFDS = "stanfordnlp/imdb", "imdb_reviews/plain_text"
+
+TEXT_AND_LABEL = Columns()
 
 T = TypeVar("T")
 
@@ -19,45 +35,36 @@ texts = tables.texts
 
 
 @dataclasses.dataclass(frozen=True)
-class Examples:
-    """Texts and the index of each one's label."""
-
-    texts: list[str]
-    labels: list[int]
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-
-@dataclasses.dataclass(frozen=True)
 class Splits:
     """What was read.
 
     Attributes:
         examples: by "train", "validation" and "test", each only if there.
-        label_names: the classes; an example's label is an index into them.
+        label_names: the classes, into which a label is an index; of a regression the name of its number.
         notes: sentences about what was left out or chosen, for the user.
         source: the source as `pinned` names it.
+        problem_type: what a label is; never AUTO.
     """
 
     examples: dict[str, Examples]
     label_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
     source: str = ""
+    problem_type: ProblemType = ProblemType.SINGLE_LABEL
 
 
 def load(
     source: str,
     *,
-    text_column: str = "text",
-    label_column: str = "label",
+    columns: Columns = TEXT_AND_LABEL,
+    problem_type: ProblemType = ProblemType.AUTO,
     max_examples: int = 0,
     validation_examples: int = 0,
     seed: int = 0,
     label_names: tuple[str, ...] | None = None,
     whole_file: bool = False,
 ) -> Splits:
-    """Reads labelled text.
+    """Reads labelled text. Its rows are kept on disk (`data.store`), so that reading them again takes no time.
 
     Splits that come named are taken as they are. Where there is a train split and no validation split, the
     latter is taken out of train, after `max_examples` were drawn. A source without named splits is split
@@ -67,8 +74,8 @@ def load(
         source: "reviews"; "imdb"; "hub:OWNER/NAME[:CONFIG][@REVISION]"; "tfds:NAME[/CONFIG][:VERSION]"; a csv,
             tsv, jsonl or parquet file, gzipped or not; several with commas between, or a glob; a folder of
             files named by split, of split folders with such files, or of `train/CLASS/*.txt` as aclImdb has them.
-        text_column: of a table or dataset.
-        label_column: of a table or dataset; every distinct value is a class.
+        columns: of a table or dataset.
+        problem_type: what a label is: every distinct value a class, a list of classes, or a number.
         max_examples: at most so many of each split, drawn by seed; 0 means all.
         validation_examples: taken out of train, by the lowest hashes of the texts; 0 means a tenth.
         seed: for max_examples.
@@ -79,23 +86,14 @@ def load(
         HubUnreachable: a dataset of the hub is neither within reach nor in the cache.
         InputError: nothing there, a column or a label missing, a label only outside train, one class only.
     """
-    place, found = _read(source, Columns(text_column, label_column), whole_file=whole_file)
-    found = dataclasses.replace(found, splits={split: _pairs(reader) for split, reader in found.splits.items()})
-    splits = splitting.named_splits(found, source)
-    label_names = label_names or splitting.label_names(splits, source)
-    index = {name: position for position, name in enumerate(label_names)}
-    for split, rows in splits.items():
-        if unknown := sorted({label for _, label in rows} - set(index)):
-            what, expected = f"a label of the {split} split is unknown", " or ".join(label_names[:20])
-            raise InputError(what, where=source, expected=expected, got=repr(unknown[0]))
-    splits = splitting.with_validation(
-        splits, source, validation_examples=validation_examples, max_examples=max_examples, seed=seed
+    place, stored, notes = _stored(source, columns, whole_file=whole_file)
+    parts = splitting.named_splits(stored, source)
+    known = labels.of_splits(parts, problem_type, label_names=label_names, source=source)
+    parts = splitting.with_validation(
+        parts, source, validation_examples=validation_examples, max_examples=max_examples, seed=seed
     )
-    examples = {
-        split: Examples([text for text, _ in rows], [index[label] for _, label in rows])
-        for split, rows in splits.items()
-    }
-    return Splits(examples, label_names, tuple(found.notes), place)
+    examples = {split: _examples(part, known.values(part), columns) for split, part in parts.items()}
+    return Splits(examples, known.names, notes, place, known.problem_type)
 
 
 def pinned(source: str) -> str:
@@ -118,14 +116,37 @@ def pinned(source: str) -> str:
     return files.absolute(source)
 
 
-def _pairs(reader: Reader) -> list[tuple[str, str]]:
-    """Texts and labels: what splitting takes, until it takes rows."""
-    pairs = []
-    for row in reader(refuse):
-        if not isinstance(row.label, str):
-            raise InputError("a label is a list", where=row.where, expected="one class a text", got=list(row.label))
-        pairs.append((row.text, row.label))
-    return pairs
+def _examples(part: splitting.Part, values: np.ndarray, columns: Columns) -> Examples:
+    rows, indices = part.rows, part.indices
+    return Examples(
+        texts=rows.strings("text", indices),
+        labels=values,
+        text_pairs=rows.strings("text_pair", indices) if columns.text_pair else None,
+        weights=rows.numbers("weight", np.float32)[indices] if columns.weight else None,
+        places=rows.strings("where", indices),
+        rows_key=rows.key,
+    )
+
+
+def _stored(source: str, columns: Columns, *, whole_file: bool) -> tuple[str, dict[str, Rows], tuple[str, ...]]:
+    """The source as `pinned` names it, its rows on disk, and its notes."""
+    if source != "imdb":
+        return _kept(pinned(source), columns, whole_file=whole_file)
+    refuse_columns("imdb", columns)
+    (place, stored, notes), note = _imdb(
+        lambda name: _kept(hub_datasets.pinned(name), columns, whole_file=whole_file),
+        lambda name: _kept(tfds_datasets.pinned(name), columns, whole_file=whole_file),
+    )
+    return place, stored, (note, *notes)
+
+
+def _kept(place: str, columns: Columns, *, whole_file: bool) -> tuple[str, dict[str, Rows], tuple[str, ...]]:
+    rows, notes = store.stored(
+        lambda: fingerprint.of_source(place, columns, whole_file=whole_file),
+        lambda: _read(place, columns, whole_file=whole_file)[1],
+        place=place,
+    )
+    return place, rows, notes
 
 
 def find(source: str, columns: Columns) -> Found:

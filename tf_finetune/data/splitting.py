@@ -1,82 +1,86 @@
 """Which example is in which split: 80/10/10 by hash, a validation split out of train, and draws of a few."""
 
-import hashlib
+import dataclasses
 import random
-import re
-from collections import Counter
-from collections.abc import Iterable
-from decimal import Decimal
 
-from tf_finetune.data.rows import WHOLE, Found, Row
+import numpy as np
+
+from tf_finetune.data.rows import WHOLE
+from tf_finetune.data.store import Rows
 from tf_finetune.errors import InputError
 
-NUMBER = re.compile(r"-?(\d+\.?\d*|\.\d+)([eE][-+]?\d{1,3})?")
+ORDER = ("train", "validation", "test")
 
 
-def named_splits(found: Found, source: str) -> dict[str, list[Row]]:
+@dataclasses.dataclass(frozen=True, eq=False)
+class Part:
+    """Some rows of a file on disk.
+
+    Attributes:
+        rows: of the file.
+        indices: int64 [examples], which of them, in order.
+    """
+
+    rows: Rows
+    indices: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def take(self, positions: np.ndarray) -> "Part":
+        """Those at these positions, or where a mask is true."""
+        return Part(self.rows, self.indices[positions])
+
+
+def named_splits(stored: dict[str, Rows], source: str) -> dict[str, Part]:
     """The splits a source names, or 80/10/10 by the text alone where it names none.
 
     Raises:
         InputError: a split is empty.
     """
-    splits = dict(found.splits)
-    if WHOLE in splits:
-        splits = {"train": [], "validation": [], "test": []}
-        for row in found.splits[WHOLE]:
-            splits[{0: "test", 1: "validation"}.get(_tenth(row[0]), "train")].append(row)
-    refuse_empty(splits, source)
-    return {split: splits[split] for split in ("train", "validation", "test") if split in splits}
+    if WHOLE in stored:
+        rows = stored[WHOLE]
+        tenths = rows.tenths
+        chosen = {"train": tenths > 1, "validation": tenths == 1, "test": tenths == 0}
+        parts = {split: Part(rows, np.flatnonzero(mask)) for split, mask in chosen.items()}
+    else:
+        parts = {split: Part(rows, np.arange(len(rows))) for split, rows in stored.items()}
+    refuse_empty(parts, source)
+    return {split: parts[split] for split in ORDER if split in parts}
 
 
-def refuse_empty(splits: dict[str, list[Row]], source: str) -> None:
+def refuse_empty(parts: dict[str, Part], source: str) -> None:
     """Refuses a split without rows.
 
     Raises:
         InputError: there is one.
     """
-    for split, rows in splits.items():
-        if not rows:
+    for split, part in parts.items():
+        if not len(part):
             expected = "at least one example a split; a file of few rows cannot be split 80/10/10"
             raise InputError(f"the {split} split is empty", where=source, expected=expected)
 
 
-def label_names(splits: dict[str, list[Row]], source: str) -> tuple[str, ...]:
-    """The classes of train (of all splits where there is no train), numbers in numeric order.
-
-    Raises:
-        InputError: there is one class only, or the labels are fractions.
-    """
-    names = {label for _, label in splits.get("train") or [row for rows in splits.values() for row in rows]}
-    if all(NUMBER.fullmatch(name) for name in names):
-        fractions = [name for name in sorted(names) if Decimal(name) != Decimal(name).to_integral_value()]
-        if fractions:
-            expected = "classes: names or whole numbers"
-            raise InputError("labels are fractional numbers", where=source, expected=expected, got=repr(fractions[0]))
-        names = sorted(sorted(names), key=Decimal)  # sorted twice: 1 and 01 tie
-    if len(names) < 2:
-        expected = "two or more labels"
-        raise InputError("only one class in the training data", where=source, expected=expected, got=", ".join(names))
-    return tuple(names if isinstance(names, list) else sorted(names))
-
-
-def drawn(rows: list[Row], max_examples: int, seed: int) -> list[Row]:
+def drawn(part: Part, max_examples: int, seed: int) -> Part:
     """At most so many rows, drawn by seed; 0 means all."""
-    return random.Random(seed).sample(rows, max_examples) if 0 < max_examples < len(rows) else rows
+    if not 0 < max_examples < len(part):
+        return part
+    return part.take(np.array(random.Random(seed).sample(range(len(part)), max_examples)))
 
 
 def with_validation(
-    splits: dict[str, list[Row]], source: str, *, validation_examples: int, max_examples: int, seed: int
-) -> dict[str, list[Row]]:
+    parts: dict[str, Part], source: str, *, validation_examples: int, max_examples: int, seed: int
+) -> dict[str, Part]:
     """Draws examples of each split, and takes a validation split out of train where there is none.
 
     Raises:
         InputError: `validation_examples` is too many, or the source has a validation split already.
     """
-    few = {split: drawn(rows, max_examples, seed) for split, rows in splits.items()}
-    if "train" not in splits:
+    few = {split: drawn(part, max_examples, seed) for split, part in parts.items()}
+    if "train" not in parts:
         return few
     train, field = few["train"], "data.validation_examples"
-    if "validation" in splits:
+    if "validation" in parts:
         if validation_examples:
             what = f"the validation split of {source} is fixed already"
             raise InputError(what, where=field, expected=0, got=validation_examples)
@@ -84,32 +88,41 @@ def with_validation(
     if validation_examples >= len(train):
         expected = f"fewer than the {len(train)} training examples"
         raise InputError("too many validation examples", where=field, expected=expected, got=validation_examples)
+    hashes = train.rows.hashes[train.indices]
     if validation_examples:
-        held = _lowest(train, validation_examples)
-    elif len(train) < len(splits["train"]):
-        held = _lowest(train, max(1, len(train) // 10))
+        held = lowest(hashes, validation_examples)
+    elif len(train) < len(parts["train"]):
+        held = lowest(hashes, max(1, len(train) // 10))
     else:
-        held = {text for text, _ in train if _tenth(text) == 1}
-    few["train"] = [row for row in train if row[0] not in held]
-    few["validation"] = [row for row in train if row[0] in held]
+        held = train.rows.tenths[train.indices] == 1
+    few |= {"train": train.take(~held), "validation": train.take(held)}
     refuse_empty(few, source)
-    return {split: few[split] for split in ("train", "validation", "test") if split in few}
+    return {split: few[split] for split in ORDER if split in few}
 
 
-def _lowest(rows: Iterable[Row], number: int) -> set[str]:
-    """The texts of `number` rows, by the lowest hash; fewer where that would part rows of the same text."""
-    copies = Counter(text for text, _ in rows)
-    chosen: set[str] = set()
-    for text in sorted(copies, key=_hash):
-        if copies[text] <= number:
-            chosen.add(text)
-            number -= copies[text]
-    return chosen
+def lowest(hashes: np.ndarray, number: int) -> np.ndarray:
+    """Which are the `number` rows of the lowest hashes; fewer where that would part rows of the same text.
 
+    Hash by hash from the lowest, all rows of one are taken if that many are still wanted.
 
-def _tenth(text: str) -> int:
-    return int(_hash(text), 16) % 10
+    Args:
+        hashes: uint64 [rows]; texts of the same hash are the same text.
+        number: of rows.
 
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    Returns:
+        bool [rows].
+    """
+    order = np.argsort(hashes, kind="stable")
+    starts = np.flatnonzero(np.diff(hashes[order], prepend=~hashes[order[:1]]))  # of each run of one hash
+    copies = np.diff(starts, append=len(order))
+    taken = np.zeros(len(starts), bool)
+    text = 0
+    while number and text < len(starts):
+        fitting = text + np.flatnonzero(copies[text:] <= number)
+        fitting = fitting[: np.searchsorted(np.cumsum(copies[fitting]), number, side="right")]
+        taken[fitting] = True
+        number -= int(copies[fitting].sum())
+        text = fitting[-1] + 1 if len(fitting) else len(starts)
+    held = np.zeros(len(order), bool)
+    held[order[np.repeat(taken, copies)]] = True
+    return held

@@ -1,9 +1,25 @@
-"""Texts as token ids, tokenised once for all epochs."""
+"""Texts as token ids, tokenised once for all epochs and all runs, and memory-mapped."""
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+
+from tf_finetune.data import cache, fingerprint
+from tf_finetune.data.examples import Examples
+
+# Texts tokenised at once: enough for all cores, and a few megabytes in memory.
+PIECE = 4096
+# Fewer texts than this are tokenised in half a second, in memory.
+FEWEST_ON_DISK = 4096
+FILE = "tokens.arrow"
+
+# Texts and their second texts (or None) -> the ids of each, and how many of them are of type 0 (or None).
+Encode = Callable[[Sequence[str], Sequence[str] | None], tuple[list[list[int]], list[int] | None]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -62,6 +78,83 @@ class TokenizedExamples:
     def input_ids(self) -> np.ndarray:
         """All ids end to end, in memory."""
         return self.gather(np.arange(len(self)))
+
+
+def tokenized(examples: Examples, encode: Encode, *, key: str) -> TokenizedExamples:
+    """The examples as token ids. Those of many texts on disk are kept on disk, and `encode` is called once for all.
+
+    Args:
+        examples: the texts.
+        encode: tokenises some.
+        key: stands for all that `encode` does: the tokenizer, how long its texts become, its library's version.
+    """
+    rows_key = examples.key()
+    if not rows_key or len(examples) < FEWEST_ON_DISK:
+        token_ids, first_lengths = encode(examples.texts, examples.text_pairs)
+        return TokenizedExamples.from_lists(
+            token_ids, examples.labels, weights=examples.weights, first_lengths=first_lengths
+        )
+
+    def build(folder: Path) -> dict[str, int]:
+        _write(folder / FILE, examples, encode)
+        return {"examples": len(examples)}
+
+    versions = {name: metadata.version(name) for name in ("datasets", "pyarrow")}
+    kept = cache.key_of(kind="tokens", rows=rows_key, encode=key, code=fingerprint.code(), versions=versions)
+    folder, _ = cache.kept(kept, build, what=f"tokens of {len(examples)} texts")
+    return _mapped(folder / FILE, examples)
+
+
+def _write(path: Path, examples: Examples, encode: Encode) -> None:
+    import datasets
+    from datasets.arrow_writer import ArrowWriter
+
+    features = datasets.Features(input_ids=datasets.List(datasets.Value("int32")), first_length=datasets.Value("int32"))
+    schema = features.arrow_schema
+    with cache.writing():
+        writer = ArrowWriter(features=features, path=str(path))
+    try:
+        for start in range(0, len(examples), PIECE):
+            token_ids, first_lengths = encode(*_piece(examples, start))
+            columns = [token_ids, first_lengths or [0] * len(token_ids)]
+            arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+            with cache.writing():
+                writer.write_table(pa.table(arrays, schema=schema), writer_batch_size=PIECE)
+        with cache.writing():
+            writer.finalize()
+    finally:
+        with contextlib.suppress(OSError):
+            writer.close()
+
+
+def _piece(examples: Examples, start: int) -> tuple[list[str], list[str] | None]:
+    texts, pairs = examples.texts[start : start + PIECE], examples.text_pairs
+    return list(texts), None if pairs is None else list(pairs[start : start + PIECE])
+
+
+def _mapped(path: Path, examples: Examples) -> TokenizedExamples:
+    """The tokens on disk, none of them read yet.
+
+    The Arrow format puts the ids of each piece at a multiple of eight bytes, so that the whole file can be seen as
+    one array of int32 in which every text has its start.
+    """
+    with pa.memory_map(str(path)) as file:
+        content = file.read_buffer()
+    table = pa.ipc.open_stream(content).read_all()
+    starts, lengths = [], []
+    for piece in table["input_ids"].chunks:
+        offsets = np.from_dlpack(piece.offsets).astype(np.int64)
+        starts.append((piece.values.buffers()[1].address - content.address) // 4 + offsets[:-1])
+        lengths.append(np.diff(offsets))
+    first_lengths = [np.from_dlpack(piece) for piece in table["first_length"].chunks]
+    return TokenizedExamples(
+        token_ids=np.frombuffer(content, np.int32, count=content.size // 4),
+        starts=np.concatenate(starts),
+        lengths=np.concatenate(lengths),
+        labels=_labels(examples.labels),
+        weights=examples.weights,
+        first_lengths=None if examples.text_pairs is None else np.concatenate(first_lengths).astype(np.int64),
+    )
 
 
 def _labels(labels: Sequence | np.ndarray) -> np.ndarray:

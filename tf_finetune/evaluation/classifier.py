@@ -1,6 +1,8 @@
 """A trained checkpoint that answers for texts: what evaluate, predict and verify all ask."""
 
+import functools
 from collections.abc import Iterator, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,11 @@ import numpy as np
 from tf_finetune import runtime
 from tf_finetune.bert.model import TFBertForSequenceClassification
 from tf_finetune.config import ProblemType, Truncation
+from tf_finetune.data.cache import key_of
+from tf_finetune.data.examples import Examples
 from tf_finetune.data.order import PADDING, evaluation_order, shape_set
 from tf_finetune.data.pipeline import batches
-from tf_finetune.data.tokenized import TokenizedExamples
+from tf_finetune.data.tokenized import TokenizedExamples, tokenized
 from tf_finetune.evaluation.metrics import THRESHOLD, probabilities_of
 from tf_finetune.text.tokenizer import Tokenizer
 
@@ -63,6 +67,10 @@ class Classifier:
             return ProblemType.REGRESSION if len(self.label_names) == 1 else ProblemType.SINGLE_LABEL
         return ProblemType(stored)
 
+    def tokenize(self, examples: Examples) -> TokenizedExamples:
+        """The examples as token ids; those of many texts are kept on disk for the next time."""
+        return tokenized(examples, self.encode, key=self._encoding_key)
+
     def encode(
         self, texts: Sequence[str], pairs: Sequence[str] | None = None
     ) -> tuple[list[list[int]], list[int] | None]:
@@ -73,11 +81,19 @@ class Classifier:
         token_ids, type_ids = self.tokenizer.encode_pairs(texts, pairs, **options)
         return token_ids, [types.count(0) for types in type_ids]
 
+    @functools.cached_property
+    def _encoding_key(self) -> str:
+        """Another one whenever `encode` might give other ids."""
+        return key_of(
+            tokenizer=self.tokenizer.fast.to_str(),
+            max_length=self.max_length,
+            truncation=self.truncation.value,
+            tokenizers=metadata.version("tokenizers"),
+        )
+
     def logits(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> np.ndarray:
         """Logits float32 (texts, num_labels), in the order of the texts."""
-        token_ids, first_lengths = self.encode(texts, pairs)
-        examples = TokenizedExamples.from_lists(token_ids, [0] * len(texts), first_lengths=first_lengths)
-        return self.logits_of(examples)
+        return self.logits_of(self.tokenize(Examples.unlabelled(texts, pairs)))
 
     def logits_of(self, examples: TokenizedExamples) -> np.ndarray:
         """Logits float32 (examples, num_labels), in the order of the examples."""
