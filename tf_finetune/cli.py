@@ -166,9 +166,10 @@ def _check_flags(command: str, values: flags.FlagValues, positional: list[str]) 
         raise InputError(f"{command} takes flags only", got=repr(positional[0]))
     if values.input is not None and not _is_readable(values.input):
         raise InputError("no such file", where="--input", expected="a table, or a file of texts", got=values.input)
-    if command == "predict" and "config.data.text_column" in values and not sources.is_table(values.input or ""):
-        expected = "--input=FILE of .csv, .tsv, .jsonl or .parquet"
-        raise InputError("data.text_column is a column of --input", expected=expected, got=values.input)
+    for field in ("data.text_column", "data.text_pair_column"):
+        if command == "predict" and f"config.{field}" in values and not sources.is_table(values.input or ""):
+            expected = "--input=FILE of .csv, .tsv, .jsonl or .parquet"
+            raise InputError(f"{field} is a column of --input", expected=expected, got=values.input)
     if positional and values.input is not None:
         raise InputError("texts came twice", expected="arguments or --input, not both")
 
@@ -220,10 +221,11 @@ def _call(command: str, values: flags.FlagValues, positional: list[str]) -> None
 
         evaluate(values.workdir, values.config)
     elif command == "predict":
-        from tf_finetune.commands.predict import predict, read_texts
+        from tf_finetune.commands.predict import given_texts, predict, read_texts
 
         sys.stdout.reconfigure(encoding="utf-8")  # JSON lines are UTF-8, whatever the terminal is
-        texts = [_utf8(text) for text in positional] or read_texts(values.input, values.config)
+        arguments = [_utf8(text) for text in positional]
+        texts = given_texts(arguments, values.config) if arguments else read_texts(values.input, values.config)
         for answer in predict(values.workdir, texts, values.config):
             print(json.dumps(answer, ensure_ascii=False), flush=True)
     elif command == "export":

@@ -1,7 +1,7 @@
 """`tf-finetune predict`: one answer a text."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -9,41 +9,74 @@ from typing import Any
 from tf_finetune.commands.restore import load_classifier, trained_run
 from tf_finetune.config import ExperimentConfig
 from tf_finetune.data import sources
+from tf_finetune.errors import InputError
 
 # Texts read before any is answered: enough to batch by length, little enough to stream.
 CHUNK = 1024
+TEXTS = "texts from standard input, one a line"
 
 
 def predict(
-    workdir: str | Path, texts: Iterable[str], config: ExperimentConfig | None = None
+    workdir: str | Path, texts: Iterable[str | tuple[str, str]], config: ExperimentConfig | None = None
 ) -> Iterator[dict[str, Any]]:
     """Classifies texts in float32, in their order.
 
     Args:
         workdir: of a training run.
-        texts: read as they are needed, so a stream may be of any length.
+        texts: read as they are needed, so a stream may be of any length; pairs, if the model was trained on pairs.
         config: the run's config with another train.eval_batch_size; None means the run's own.
 
     Yields:
-        `{"text", "label", "score", "probabilities": {name: p}}` for each text.
+        What `evaluation.classifier.Classifier.answers` says of each text: `{"text", "label", "score",
+        "probabilities": {name: p}}` where a label is one class.
 
     Raises:
-        InputError: no trained model there.
+        InputError: no trained model there, or texts for a model of pairs or the other way round.
     """
     folder, config = trained_run("predict", workdir, config)
-    texts = iter(texts)
+    pairs = bool(config.data.text_pair_column)
+    texts = _checked(texts, pairs=pairs)
     chunk = list(islice(texts, CHUNK))  # a file's faults show before TensorFlow is imported
     classifier = load_classifier(folder, config)
     while chunk:
-        yield from classifier.answers(chunk)
+        yield from classifier.answers(*(map(list, zip(*chunk, strict=True)) if pairs else [chunk]))
         chunk = list(islice(texts, CHUNK))
 
 
-def read_texts(path: str | None, config: ExperimentConfig) -> Iterator[str]:
-    """The texts of a file, or the lines of standard input where there is none."""
+def _checked(texts: Iterable[str | tuple[str, str]], *, pairs: bool) -> Iterator[str | tuple[str, str]]:
+    expected = "(text, text_pair), as the model was trained on pairs" if pairs else "a string"
+    for text in texts:
+        if (isinstance(text, tuple) and len(text) == 2) != pairs:
+            raise InputError("not what the model reads", where="texts", expected=expected, got=repr(text)[:60])
+        yield text
+
+
+def read_texts(path: str | None, config: ExperimentConfig) -> Iterator[str | tuple[str, str]]:
+    """The texts or pairs of a file, or the lines of standard input where there is none."""
+    pair_column = config.data.text_pair_column
+    if path is not None and pair_column:
+        return sources.pairs(Path(path).expanduser(), config.data.text_column, pair_column)
     if path is not None:
         return sources.texts(Path(path).expanduser(), config.data.text_column)
     if sys.stdin.isatty():
-        print("reading texts from standard input, one a line; Ctrl-D ends them", file=sys.stderr)
+        what = "pairs of texts from standard input, one a line with a tab between" if pair_column else TEXTS
+        print(f"reading {what}; Ctrl-D ends them", file=sys.stderr)
     sys.stdin.reconfigure(encoding="utf-8", errors="replace")
-    return (line.rstrip("\n") for line in sys.stdin)
+    lines = (line.rstrip("\n") for line in sys.stdin)
+    if not pair_column:
+        return lines
+    return (sources.pair_of(line, f"standard input line {number}") for number, line in enumerate(lines, 1))
+
+
+def given_texts(arguments: Sequence[str], config: ExperimentConfig) -> list[str | tuple[str, str]]:
+    """The texts of the command line; two arguments are a pair.
+
+    Raises:
+        InputError: one text of a pair is missing.
+    """
+    if not config.data.text_pair_column:
+        return list(arguments)
+    if len(arguments) % 2:
+        expected = "TEXT TEXT_PAIR, as the model was trained on pairs"
+        raise InputError("a text without its pair", expected=expected, got=repr(arguments[-1]))
+    return list(zip(arguments[::2], arguments[1::2], strict=True))

@@ -14,8 +14,15 @@ if TYPE_CHECKING:
 
 # What may differ from the training run, by command. Everything else is a fact of the trained model.
 CHANGEABLE = {
-    "evaluate": ("data.source", "data.text_column", "data.label_column", "data.max_examples", "train.eval_batch_size"),
-    "predict": ("data.text_column", "train.eval_batch_size"),
+    "evaluate": (
+        "data.source",
+        "data.text_column",
+        "data.text_pair_column",
+        "data.label_column",
+        "data.max_examples",
+        "train.eval_batch_size",
+    ),
+    "predict": ("data.text_column", "data.text_pair_column", "train.eval_batch_size"),
     "export": ("export.verify",),
     "verify": (),
 }
@@ -45,7 +52,8 @@ def trained_run(command: str, workdir: str | Path, config: ExperimentConfig | No
     config = settings.with_places(config, source, checkpoint)
     before = dict(settings.fields(trained))
     for name, value in settings.fields(config):
-        if value != before[name] and name not in CHANGEABLE[command]:
+        other_task = name == "data.text_pair_column" and bool(value) != bool(before[name])
+        if value != before[name] and (other_task or name not in CHANGEABLE[command]):
             raise InputError(
                 f"{command} cannot change {name} of a trained model",
                 where=run.config,

@@ -31,7 +31,7 @@ TEXT_AND_LABEL = Columns()
 T = TypeVar("T")
 
 is_table = tables.is_table
-texts = tables.texts
+texts, pairs, pair_of = tables.texts, tables.pairs, tables.pair_of
 
 
 @dataclasses.dataclass(frozen=True)

@@ -78,6 +78,33 @@ def texts(path: Path, text_column: str) -> Iterator[str]:
         yield from (line.rstrip("\n") for line in lines)
 
 
+def pairs(path: Path, text_column: str, text_pair_column: str) -> Iterator[tuple[str, str]]:
+    """Pairs of texts without labels: two columns of a table, or lines of any other file with a tab between the two.
+
+    Raises:
+        InputError: a table has no such column, a line not one tab, or the file has a fault.
+    """
+    if is_table(path):
+        for where, values in _cells(path, (text_column, text_pair_column), refuse):
+            yield text_of(values[0], where), text_of(values[1], where)
+        return
+    for number, line in enumerate(texts(path, text_column), 1):
+        yield pair_of(line, f"{path} line {number}")
+
+
+def pair_of(line: str, where: object) -> tuple[str, str]:
+    """The two texts of a line.
+
+    Raises:
+        InputError: there is not one tab between two.
+    """
+    parts = line.split("\t")
+    if len(parts) != 2:
+        got = f"{len(parts) - 1} tabs"
+        raise InputError("not a pair of texts", where=where, expected="two texts with a tab between", got=got)
+    return parts[0], parts[1]
+
+
 def _kind(path: Path) -> str:
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if len(suffixes) > 1 and suffixes[-1] == GZIP and suffixes[-2] != ".parquet":
