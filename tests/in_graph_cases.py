@@ -32,7 +32,7 @@ ALPHABETS = {
     "punctuation": "…–—“”¿¡。、·؟।\u37ef\u2e52",
     "symbols": "€©™½²№😀🇩\u20e3",
     "spaces": " \t\n\r\x0b\x0c\x1c\x85\xa0\u1680\u2003\u2028\u2029\u202f\u3000",
-    "controls": "\x00\x01\x1b\x7f\xad\u200b\u200d\u2060\ufeff\ufffd\ue000\U000e0041\u0378",
+    "controls": "\x00\x01\x11\x1b\x7f\xad\u200b\u200d\u2060\ufeff\ufffd\ue000\U000e0041\u0378",
 }
 
 
@@ -61,9 +61,9 @@ def normalizer(switches: Switches) -> normalizers.Normalizer:
 
 
 def vocabulary_of(texts: Iterable[str], switches: Switches) -> list[str]:
-    """A vocabulary that spells all of the texts, so that any other character made of one shows."""
+    """Spells all of the texts, so that any other character made of one shows. U+0000 and U+0011 no vocabulary holds."""
     letters = set(normalizer(switches).normalize_str("\n".join(texts))) | set(ALPHABETS["ascii"])
-    letters = sorted(letter for letter in letters if letter != "\0" and not letter.isspace())
+    letters = sorted(letter for letter in letters if letter not in "\x00\x11" and not letter.isspace())
     return list(dict.fromkeys(SPECIAL_TOKENS + letters + [f"##{letter}" for letter in letters] + WORDS))
 
 
@@ -78,22 +78,27 @@ class Reference:
         self.tokenizer.add_special_tokens(list(special_tokens))
         self.cls_id, self.sep_id = ids["[CLS]"], ids["[SEP]"]
 
-    def encode(self, texts: Sequence[str], max_length: int, truncation: Truncation) -> list[list[int]]:
-        ids = ([self.cls_id, *text, self.sep_id] for text in self._ids(texts))
+    def encode(self, texts: Sequence[str], max_length: int = 1_000_000, truncation=Truncation.HEAD) -> list[list[int]]:
+        return self.shorten(self.ids(texts), max_length, truncation)
+
+    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Without [CLS] and [SEP]."""
+        return [text.ids for text in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def shorten(self, texts: list[list[int]], max_length: int, truncation: Truncation) -> list[list[int]]:
+        ids = ([self.cls_id, *text, self.sep_id] for text in texts)
         return [truncate(text, max_length=max_length, truncation=truncation) for text in ids]
 
-    def encode_pairs(
-        self, texts: Sequence[str], pairs: Sequence[str], max_length: int, truncation: Truncation
+    def shorten_pairs(
+        self, texts: list[list[int]], pairs: list[list[int]], max_length: int, truncation: Truncation
     ) -> tuple[list[list[int]], list[list[int]]]:
+        """Ids and token type ids."""
         ids, type_ids = [], []
-        for both in zip(self._ids(texts), self._ids(pairs), strict=True):
+        for both in zip(texts, pairs, strict=True):
             first, second = truncate_pair(*both, max_length=max_length, truncation=truncation)
             ids.append([self.cls_id, *first, self.sep_id, *second, self.sep_id])
             type_ids.append([0] * (len(first) + 2) + [1] * (len(second) + 1))
         return ids, type_ids
-
-    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
-        return [text.ids for text in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
 
 
 def in_graph(vocabulary: Sequence[str], switches: Switches, max_length=1_000_000, truncation=Truncation.HEAD):

@@ -1,6 +1,6 @@
 """Compares the tokenizer in the graph with `tokenizers` and prints how many strings differ; none may.
 
-python tests/in_graph_parity.py [--strings 1000000] [--judge PYTHON]
+python tests/in_graph_parity.py [--strings 1000000] [--only texts] [--judge PYTHON]
 
 Half an hour on two cores; `tests/text/in_graph_test.py` runs a small part of it. Every code point is tried in all
 settings, with a vocabulary that can spell whatever it becomes. With --judge the code points are tokenized by another
@@ -37,7 +37,10 @@ from tf_finetune.pretrained import local_checkpoint  # noqa: E402
 from tf_finetune.text.tokenizer import Tokenizer  # noqa: E402
 
 CHUNK = 1 << 16  # texts a vocabulary
+WHOLE = 1_000_000
 MAX_LENGTHS = (3, 4, 5, 7, 10, 16)
+
+JUDGED_SWITCHES = (UNCASED, CASED, Switches(True, False, False, False))
 
 # Run by the judge, which needs nothing but TensorFlow and tensorflow-text: folder with model, texts.npy -> ids.npy.
 JUDGE = """
@@ -102,33 +105,32 @@ def check_code_points(table: Table, name: str, switches: Switches, judge: str | 
         spelling = vocabulary or vocabulary_of(texts, switches)
         tokenizer, raw = in_graph(spelling, switches), [text.encode() for text in texts]
         found = tokenizer(tf.constant(raw)).to_list() if judge is None else judged(judge, tokenizer, raw)
-        expected = Reference(spelling, switches).encode(texts, 1_000_000, Truncation.HEAD)
+        expected = Reference(spelling, switches).encode(texts)
         compared, differences = compared + len(texts), differences + count_differences(found, expected, texts)
     table.add(f"code points, {name}", compared, differences, began)
 
 
 def check_texts(table: Table, name: str, switches: Switches, texts: list[bytes], vocabulary=None) -> None:
-    """Single texts whole and cut, and pairs of neighbours, each chunk with another short length."""
+    """Single texts and pairs of neighbours, whole and cut, each chunk to other short lengths."""
     counts = {}
-    for start in range(0, len(texts), CHUNK):
+    for chunk, start in enumerate(range(0, len(texts), CHUNK)):
         raw = texts[start : start + CHUNK]
-        read = python_reads(raw)
+        read, pairs = python_reads(raw), raw[-1:] + raw[:-1]
         spelling = vocabulary or vocabulary_of(read, switches)
-        reference, tensor = Reference(spelling, switches), tf.constant(raw)
-        pairs, read_pairs = tf.roll(tf.range(len(raw)), 1, 0), read[-1:] + read[:-1]
-        pairs = tf.gather(tensor, pairs)
-        whole = (1_000_000, Truncation.HEAD)
-        cuts = [(MAX_LENGTHS[(start // CHUNK + i) % len(MAX_LENGTHS)], cut) for i, cut in enumerate(Truncation)]
-        for max_length, truncation in [whole, *cuts]:
-            label = "whole" if max_length == whole[0] else truncation.value
+        reference = Reference(spelling, switches)
+        expected_ids = reference.ids(read)
+        expected_pairs = expected_ids[-1:] + expected_ids[:-1]
+        cuts = [(MAX_LENGTHS[(chunk + index) % len(MAX_LENGTHS)], cut) for index, cut in enumerate(Truncation)]
+        for max_length, truncation in [(WHOLE, Truncation.HEAD), *cuts]:
+            label = "whole" if max_length == WHOLE else truncation.value
             tokenizer, began = in_graph(spelling, switches, max_length, truncation), time.perf_counter()
-            found = tokenizer(tensor).to_list()
-            expected = reference.encode(read, max_length, truncation)
+            found = tokenizer(tf.constant(raw)).to_list()
+            expected = reference.shorten(expected_ids, max_length, truncation)
             _count(counts, f"{name}, {label}", raw, count_differences(found, expected, raw), began)
             began = time.perf_counter()
-            ids, type_ids = tokenizer.encode_pairs(tensor, pairs)
-            found = [i + t for i, t in zip(ids.to_list(), type_ids.to_list(), strict=True)]
-            expected = [i + t for i, t in zip(*reference.encode_pairs(read, read_pairs, *(max_length, truncation)))]
+            found = [ids.to_list() for ids in tokenizer.encode_pairs(tf.constant(raw), tf.constant(pairs))]
+            expected = reference.shorten_pairs(expected_ids, expected_pairs, max_length, truncation)
+            found, expected = (list(zip(*both, strict=True)) for both in (found, expected))
             _count(counts, f"{name}, pairs, {label}", raw, count_differences(found, expected, raw), began)
     for label, (compared, differences, seconds) in counts.items():
         table.add(label, compared, differences, time.perf_counter() - seconds)
@@ -144,20 +146,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--strings", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", choices=["code_points", "texts"])
     parser.add_argument("--judge", help="the Python of an environment with another TensorFlow and tensorflow-text")
     arguments = parser.parse_args()
     minilm = Tokenizer(local_checkpoint(ModelConfig().checkpoint)).vocabulary
     table = Table()
     print(f"{'check':<68} {'strings':>9} differing")
-    check_code_points(table, "MiniLM's vocabulary", UNCASED, arguments.judge, minilm)
-    for switches in ALL_SWITCHES if arguments.judge is None else ALL_SWITCHES[:]:
-        name = ", ".join(f"{switch} {value}" for switch, value in switches._asdict().items())
-        check_code_points(table, name.replace("tokenize_", "").replace("_", " "), switches, arguments.judge)
-    if arguments.judge is None:
-        reviews = [text.encode() for text, _ in packaged_reviews()]
+    if arguments.only != "texts":
+        check_code_points(table, "MiniLM's vocabulary", UNCASED, arguments.judge, minilm)
+        for switches in ALL_SWITCHES if arguments.judge is None else JUDGED_SWITCHES:
+            name = ", ".join(f"{switch} {value}" for switch, value in switches._asdict().items())
+            check_code_points(table, name.replace("tokenize_", "").replace("_", " "), switches, arguments.judge)
+    if arguments.only != "code_points" and arguments.judge is None:
         rng = random.Random(arguments.seed)
-        texts = [random_text(rng) for _ in range(arguments.strings)]
-        for kind, strings in (("reviews", reviews), ("random", texts)):
+        texts = {
+            "reviews": [text.encode() for text, _ in packaged_reviews()],
+            "random": [random_text(rng) for _ in range(arguments.strings)],
+        }
+        for kind, strings in texts.items():
             check_texts(table, f"{kind}, MiniLM's vocabulary", UNCASED, strings, minilm)
             check_texts(table, f"{kind}, uncased", UNCASED, strings)
             check_texts(table, f"{kind}, cased", CASED, strings)
