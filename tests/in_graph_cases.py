@@ -9,6 +9,7 @@ import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers
 
 from tf_finetune.config import Truncation
+from tf_finetune.text.character_table import UNREADABLE
 from tf_finetune.text.truncation import truncate, truncate_pair
 
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -32,7 +33,7 @@ ALPHABETS = {
     "punctuation": "…–—“”¿¡。、·؟।\u37ef\u2e52",
     "symbols": "€©™½²№😀🇩\u20e3",
     "spaces": " \t\n\r\x0b\x0c\x1c\x85\xa0\u1680\u2003\u2028\u2029\u202f\u3000",
-    "controls": "\x00\x01\x11\x1b\x7f\xad\u200b\u200d\u2060\ufeff\ufffd\ue000\U000e0041\u0378",
+    "controls": "\x00\x01\x11\x1b\x7f\xad\u200b\u200d\u2060\ufeff\ufffd\uffff\ufdd0\ue000\U000e0041\u0378",
 }
 
 
@@ -61,9 +62,9 @@ def normalizer(switches: Switches) -> normalizers.Normalizer:
 
 
 def vocabulary_of(texts: Iterable[str], switches: Switches) -> list[str]:
-    """Spells all of the texts, so that any other character made of one shows. U+0000 and U+0011 no vocabulary holds."""
+    """Spells all of the texts, so that any other character shows; without what a vocabulary may not hold."""
     letters = set(normalizer(switches).normalize_str("\n".join(texts))) | set(ALPHABETS["ascii"])
-    letters = sorted(letter for letter in letters if letter not in "\x00\x11" and not letter.isspace())
+    letters = sorted(letter for letter in letters if letter not in UNREADABLE and not letter.isspace())
     return list(dict.fromkeys(SPECIAL_TOKENS + letters + [f"##{letter}" for letter in letters] + WORDS))
 
 

@@ -8,6 +8,7 @@ Python's TensorFlow, from a SavedModel, and nothing else is compared.
 """
 
 import argparse
+import json
 import os
 import random
 import subprocess
@@ -42,11 +43,11 @@ MAX_LENGTHS = (3, 4, 5, 7, 10, 16)
 
 JUDGED_SWITCHES = (UNCASED, CASED, Switches(True, False, False, False))
 
-# Run by the judge, which needs nothing but TensorFlow and tensorflow-text: folder with model, texts.npy -> ids.npy.
+# Run by the judge, which needs nothing but TensorFlow and tensorflow-text: a folder's model and texts.json -> ids.npz.
 JUDGE = """
-import sys
+import json, sys
 import numpy as np, tensorflow as tf, tensorflow_text
-texts = tf.constant(np.load(sys.argv[1] + "/texts.npy", allow_pickle=True).tolist())
+texts = tf.constant(json.load(open(sys.argv[1] + "/texts.json")))
 ids, lengths = tf.saved_model.load(sys.argv[1] + "/model").tokenize(texts)
 np.savez(sys.argv[1] + "/ids.npz", ids=ids.numpy(), lengths=lengths.numpy())
 """
@@ -58,7 +59,7 @@ def code_point_texts(first: int, last: int) -> list[str]:
     return [f"{c}a{c}b {c}{c} e\U0001d16d{c}\u302e \u0301{c}\u0327x{c}" for c in map(chr, codes)]
 
 
-def judged(judge: str, tokenizer, texts: list[bytes]) -> list[list[int]]:
+def judged(judge: str, tokenizer, texts: list[str]) -> list[np.ndarray]:
     """The ids that another Python's TensorFlow gives, from a SavedModel."""
     module = tf.Module()
 
@@ -70,8 +71,8 @@ def judged(judge: str, tokenizer, texts: list[bytes]) -> list[list[int]]:
     module.tokenize = tokenize
     with tempfile.TemporaryDirectory() as folder:
         tf.saved_model.save(module, f"{folder}/model")
-        np.save(Path(folder) / "texts.npy", np.array(texts, object))
-        subprocess.run([judge, "-c", JUDGE, folder], check=True, stderr=subprocess.DEVNULL)
+        (Path(folder) / "texts.json").write_text(json.dumps(texts))
+        subprocess.run([judge, "-c", JUDGE, folder], check=True)
         found = np.load(Path(folder) / "ids.npz")
         return np.split(found["ids"], np.cumsum(found["lengths"])[:-1])
 
@@ -103,8 +104,8 @@ def check_code_points(table: Table, name: str, switches: Switches, judge: str | 
     for first in range(0, 0x110000, step):
         texts = code_point_texts(first, min(first + step, 0x110000))
         spelling = vocabulary or vocabulary_of(texts, switches)
-        tokenizer, raw = in_graph(spelling, switches), [text.encode() for text in texts]
-        found = tokenizer(tf.constant(raw)).to_list() if judge is None else judged(judge, tokenizer, raw)
+        tokenizer = in_graph(spelling, switches)
+        found = tokenizer(tf.constant(texts)).to_list() if judge is None else judged(judge, tokenizer, texts)
         expected = Reference(spelling, switches).encode(texts)
         compared, differences = compared + len(texts), differences + count_differences(found, expected, texts)
     table.add(f"code points, {name}", compared, differences, began)

@@ -16,6 +16,15 @@ NOTHING = -1
 BARRIER = -2  # nothing, too, and marks on its two sides are not sorted past it
 ITSELF = -3
 
+# What ops of TensorFlow cannot read: the wordpiece op crashes where its vocabulary has U+0000 or U+0011, and older
+# unicode_encode takes noncharacters for faults. No vocabulary may hold them, so that one can stand for all in a text.
+UNREADABLE = {
+    "\x00",
+    "\x11",
+    *map(chr, range(0xFDD0, 0xFDF0)),
+    *(chr(p << 16 | c) for p in range(17) for c in (0xFFFE, 0xFFFF)),
+}
+STAND_IN = "\x11"
 # The planes of Unicode that have characters; in the others, empty to this day, each stays itself.
 _ASKED = (*range(0x40000), *range(0xE0000, 0x110000))
 # A letter that becomes itself, and that no other character becomes: it stands between those that are asked for.
@@ -59,6 +68,8 @@ def character_table(
     for character, parts in becomes.items():
         row = [ITSELF if c == character and c not in order else ord(c) | order.get(c, 0) << CODE_BITS for c in parts]
         entries[ord(character), : max(len(row), 1)] = row or (BARRIER if character in barriers else NOTHING)
+    for code in map(ord, UNREADABLE):
+        entries[code, 0] = ord(STAND_IN) if entries[code, 0] == ITSELF else entries[code, 0]
     blocks = entries.reshape(-1, BLOCK * entries.shape[1])
     places = {}
     block_of = np.array([places.setdefault(block.tobytes(), len(places)) for block in blocks], np.int32)

@@ -18,9 +18,6 @@ _ASCII_PUNCTUATION = r"[!-/:-@\[-`{-~]"
 
 _MAX_CHARS_PER_WORD = 100  # Hugging Face's max_input_chars_per_word; longer words are unknown
 
-# The wordpiece op crashes where a word of its vocabulary holds one of these. No word does where text is cleaned.
-_READABLE_WORD = r"[^\x00\x11]*"
-
 
 class InGraphTokenizer:
     """Turns a batch of strings into the input ids of Hugging Face's BERT tokenizer, in TensorFlow ops alone.
@@ -73,9 +70,9 @@ class InGraphTokenizer:
         for name, token in (("cls_token", cls_token), ("sep_token", sep_token)):
             if token not in special_tokens:
                 raise ValueError(f"`{name}` must be in special_tokens={dict(special_tokens)}. Received: {token!r}")
-        unreadable = [token for token in vocabulary if not re.fullmatch(_READABLE_WORD, token)]
-        if unreadable and not clean_text:
-            raise ValueError(f"`vocabulary` must do without U+0000 and U+0011. Received: {unreadable[:3]}")
+        if unreadable := [token for token in vocabulary if not character_table.UNREADABLE.isdisjoint(token)]:
+            expected = "be without U+0000, U+0011 and Unicode's noncharacters, which TensorFlow's ops cannot read"
+            raise ValueError(f"`vocabulary` must {expected}. Received: {unreadable[:3]}")
         if "" in special_tokens:
             raise ValueError(f"`special_tokens` must not be empty strings. Received: {dict(special_tokens)}")
 
@@ -96,7 +93,7 @@ class InGraphTokenizer:
         self._max_length = max_length
         self._truncation = truncation
         self._wordpiece = tf_text.FastWordpieceTokenizer(
-            [f"no word {id}" if token in unreadable else token for id, token in enumerate(vocabulary)],
+            list(vocabulary),
             unknown_token=unk_token,
             no_pretokenization=True,
             max_bytes_per_word=4 * _MAX_CHARS_PER_WORD,
@@ -158,15 +155,15 @@ class InGraphTokenizer:
         is_ascii = tf.strings.length(pieces) == tf.strings.length(pieces, "UTF8_CHAR")
         normalized = _update(self._normalize_ascii(pieces), ~is_ascii, self._normalize)
         words = tf.strings.split(tf.where(special_ids >= 0, self._unk_token, normalized))
-        is_unknown = tf.strings.length(words.flat_values, "UTF8_CHAR") > _MAX_CHARS_PER_WORD
-        if not self._clean_text:
-            is_unknown |= ~tf.strings.regex_full_match(words.flat_values, _READABLE_WORD)
-        return words.with_flat_values(tf.where(is_unknown, self._unk_token, words.flat_values)), special_ids
+        is_long = tf.strings.length(words.flat_values, "UTF8_CHAR") > _MAX_CHARS_PER_WORD
+        return words.with_flat_values(tf.where(is_long, self._unk_token, words.flat_values)), special_ids
 
     def _normalize_ascii(self, texts: tf.Tensor) -> tf.Tensor:
         """Does what `_normalize` does, for ASCII alone, in a third of the time."""
         if self._clean_text:
             texts = tf.strings.regex_replace(texts, _ASCII_CONTROLS, "")
+        else:
+            texts = tf.strings.regex_replace(texts, r"\x00", character_table.STAND_IN)
         if self._lowercase:
             texts = tf.strings.lower(texts)
         return tf.strings.regex_replace(texts, _ASCII_PUNCTUATION, r" \0 ")
@@ -193,13 +190,11 @@ class InGraphTokenizer:
 
     def _cut(self, ids: tf.RaggedTensor, kept: tf.Tensor) -> tf.RaggedTensor:
         """Shortens [CLS] text [SEP] to as many tokens of each text as `kept` says; the special ones stay."""
-        lengths, row_ids = ids.row_lengths(), ids.value_rowids()
-        head = from_start(kept, self._truncation) * tf.ones_like(kept)
-        index = tf.range(ids.row_splits[-1])
+        head = tf.zeros_like(kept) + from_start(kept, self._truncation)
+        row_ids, index = ids.value_rowids(), tf.range(ids.row_splits[-1])
         before = index - tf.gather(ids.row_splits, row_ids)
         after = tf.gather(ids.row_splits, row_ids + 1) - 1 - index
         is_kept = (before <= tf.gather(head, row_ids)) | (after <= tf.gather(kept - head, row_ids))
-        del lengths
         return tf.RaggedTensor.from_row_lengths(tf.boolean_mask(ids.flat_values, is_kept), kept + 2, validate=False)
 
 
