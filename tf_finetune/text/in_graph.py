@@ -1,54 +1,20 @@
 """BERT's tokenizer as TensorFlow ops: the half of an exported model that turns text into input ids."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow as tf
 import tensorflow_text as tf_text
 
 from tf_finetune.config import Truncation
+from tf_finetune.text import character_table
+from tf_finetune.text.truncation import from_start
 
-# Hugging Face decides what a character is by its own tables, those of Unicode 8.0 from 2015. TensorFlow's are newer and
-# differ between its versions, so the classes below are probed from `tokenizers`: fixed ones are spelled out, the long
-# ones start from TensorFlow's and leave out whatever was assigned later (`[^\P{Mn}...]` reads "Mn, but not ...").
+# A byte that is in no UTF-8, so that it is free to separate pieces of text.
+_SEPARATOR = b"\xff"
 
-# What clean_text drops: NUL, U+FFFD and the categories Cc, Cf and Co, without tab, newline and carriage return.
-_REMOVED = (
-    r"[\x{0}-\x{8}\x{B}\x{C}\x{E}-\x{1F}\x{7F}-\x{9F}\x{AD}\x{600}-\x{605}\x{61C}\x{6DD}\x{70F}\x{180E}"
-    r"\x{200B}-\x{200F}\x{202A}-\x{202E}\x{2060}-\x{2064}\x{2066}-\x{206F}\x{E000}-\x{F8FF}\x{FEFF}"
-    r"\x{FFF9}-\x{FFFB}\x{FFFD}\x{110BD}\x{1BCA0}-\x{1BCA3}\x{1D173}-\x{1D17A}\x{E0001}\x{E0020}-\x{E007F}"
-    r"\x{F0000}-\x{FFFFD}\x{100000}-\x{10FFFD}]"
-)
-# White space beyond ASCII's, which tf.strings.split knows by itself.
-_WIDE_SPACE = r"[\x{85}\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000}]"
-# The accents strip_accents drops: nonspacing marks.
-_ACCENTS = (
-    r"[^\P{Mn}\x{7FD}\x{898}-\x{8E1}\x{9FE}\x{AFA}-\x{AFF}\x{B55}\x{C04}-\x{C3C}\x{D00}\x{D3B}-\x{D3C}\x{D81}\x{EBA}"
-    r"\x{ECE}\x{180F}-\x{1886}\x{1ABF}-\x{1ACE}\x{1DF6}-\x{1DFB}\x{A82C}\x{A8C5}\x{A8FF}\x{A9BD}\x{10D24}-\x{10F85}"
-    r"\x{11070}-\x{11074}\x{110C2}\x{111C9}\x{111CF}\x{1123E}-\x{11241}\x{1133B}\x{11438}-\x{1145E}"
-    r"\x{1182F}-\x{13455}\x{16F4F}\x{16FE4}\x{1CF00}-\x{1CF46}\x{1E000}-\x{1E4EF}\x{1E944}-\x{1E94A}]|\x{1734}"
-)
-# Each a word of its own: punctuation, and every symbol of ASCII.
-_PUNCTUATION = (
-    r"[^\P{P}\x{61D}\x{9FD}-\x{A76}\x{C77}-\x{C84}\x{1B7D}-\x{1B7E}\x{2E43}-\x{2E5D}\x{10EAD}-\x{10F89}"
-    r"\x{1144B}-\x{1145D}\x{11660}-\x{116B9}\x{1183B}-\x{11FFF}\x{12FF1}-\x{12FF2}\x{16E97}-\x{16FE2}"
-    r"\x{1E95E}-\x{1E95F}]|[$+<=>^`|~\x{166D}\x{111C9}]"
-)
-# So is each ideograph. U+2B820 to U+2B91F are missing on purpose: Hugging Face leaves them out.
-_IDEOGRAPHS = (
-    r"[\x{3400}-\x{4DBF}\x{4E00}-\x{9FFF}\x{F900}-\x{FAFF}\x{20000}-\x{2A6DF}\x{2A700}-\x{2B81F}"
-    r"\x{2B920}-\x{2CEAF}\x{2F800}-\x{2FA1F}]"
-)
-
-# NUL is free to separate pieces of text because it is never in one: tf.strings.lower would cut the text there. U+0001
-# stands in for it: clean_text drops both, and without clean_text a word with either is unknown.
-_SEPARATOR = "\0"
-_NUL_STAND_IN = (r"\x{0}", "\x01")
-
-# Lowered by hand, because tf.strings.lower follows context (a final sigma) and the process's locale: under LC_ALL=tr_TR
-# it turns I into a dotless i, under lt_LT it adds dots. Without ASCII's I and J, lowered first, these are all it takes.
-_FINAL_SIGMA = ("Σ", "σ")
-_LETTERS_OF_LOCALES = (("İ", "i\u0307"), ("Ì", "ì"), ("Í", "í"), ("Ĩ", "ĩ"), ("Į", "į"))
+_ASCII_CONTROLS = r"[\x00-\x08\x0B\x0C\x0E-\x1F\x7F]"
+_ASCII_PUNCTUATION = r"[!-/:-@\[-`{-~]"
 
 _MAX_CHARS_PER_WORD = 100  # Hugging Face's max_input_chars_per_word; longer words are unknown
 
@@ -56,10 +22,10 @@ _MAX_CHARS_PER_WORD = 100  # Hugging Face's max_input_chars_per_word; longer wor
 class InGraphTokenizer:
     """Turns a batch of strings into the input ids of Hugging Face's BERT tokenizer, in TensorFlow ops alone.
 
-    Matches `tokenizers` with BertNormalizer, BertPreTokenizer and WordPiece (`BertTokenizerFast`), special tokens
-    written out in the text included. Invalid UTF-8 is read as `bytes.decode("utf-8", "replace")` does. Only characters
-    of which one side's Unicode has never heard can differ: some letters added since Unicode 12 are lowered, or taken
-    apart, by Hugging Face and not by TensorFlow or the other way round, which shows in a vocabulary that holds them.
+    Equal to `tokenizers` with BertNormalizer, BertPreTokenizer and WordPiece (`BertTokenizerFast`) for every string,
+    special tokens written out in the text included. Bytes are read as `bytes.decode("utf-8", "replace")` reads them.
+    What a character becomes was asked of `tokenizers` (`character_table`) and is a constant of the graph, so that the
+    Unicode version of the TensorFlow that runs it does not matter.
 
     Every op is known to TensorFlow and TensorFlow Text 2.12 and the vocabulary is a constant, so that a SavedModel
     needs no asset files. Create it outside of `tf.function`, call it anywhere.
@@ -73,7 +39,7 @@ class InGraphTokenizer:
         max_length: Tokens a text at most, `cls_token` and `sep_token` included.
         truncation: Which part of a longer text is kept; HEAD_TAIL keeps a quarter from its start, rounded down.
         special_tokens: The tokens recognised in raw text, before any cleaning, and their ids; `cls_token` and
-            `sep_token` are among them.
+            `sep_token` are among them. At one place in the text the longest counts.
         unk_token: Stands for words that the vocabulary cannot spell.
         cls_token: Starts each text.
         sep_token: Ends each text.
@@ -104,19 +70,28 @@ class InGraphTokenizer:
         for name, token in (("cls_token", cls_token), ("sep_token", sep_token)):
             if token not in special_tokens:
                 raise ValueError(f"`{name}` must be in special_tokens={dict(special_tokens)}. Received: {token!r}")
+        if unreadable := [token for token in vocabulary if not character_table.UNREADABLE.isdisjoint(token)]:
+            expected = "be without U+0000, U+0011 and Unicode's noncharacters, which TensorFlow's ops cannot read"
+            raise ValueError(f"`vocabulary` must {expected}. Received: {unreadable[:3]}")
+        if "" in special_tokens:
+            raise ValueError(f"`special_tokens` must not be empty strings. Received: {dict(special_tokens)}")
 
         self._cls_token = cls_token
         self._sep_token = sep_token
         self._unk_token = unk_token
         self._lowercase = lowercase
-        self._strip_accents = lowercase if strip_accents is None else strip_accents
         self._clean_text = clean_text
-        self._special_tokens = dict(special_tokens)
+        self._characters = character_table.character_table(
+            lowercase=lowercase,
+            strip_accents=strip_accents,
+            tokenize_chinese_chars=tokenize_chinese_chars,
+            clean_text=clean_text,
+        )
         # Longest first: where two match at one place, Hugging Face takes the longest and RE2 the first.
-        self._special_pattern = "|".join(map(re.escape, sorted(special_tokens, key=len, reverse=True)))
-        self._lone_pattern = f"{_PUNCTUATION}|{_IDEOGRAPHS}" if tokenize_chinese_chars else _PUNCTUATION
+        self._special_tokens = dict(sorted(special_tokens.items(), key=lambda item: len(item[0]), reverse=True))
+        self._special_pattern = "|".join(map(re.escape, self._special_tokens))
         self._max_length = max_length
-        self._head_length, self._tail_length = _kept_lengths(max_length, truncation)
+        self._truncation = truncation
         self._wordpiece = tf_text.FastWordpieceTokenizer(
             list(vocabulary),
             unknown_token=unk_token,
@@ -127,9 +102,34 @@ class InGraphTokenizer:
 
     def __call__(self, texts: tf.Tensor) -> tf.RaggedTensor:
         """Tokenizes strings of shape (batch,) to int32 ids of shape (batch, tokens), the second dimension ragged."""
-        texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace")
-        texts = tf.strings.regex_replace(texts, *_NUL_STAND_IN)
-        texts = tf.strings.regex_replace(texts, self._special_pattern, _SEPARATOR + r"\0" + _SEPARATOR)
+        ids = self._tokenize(texts)
+        return self._cut(ids, tf.minimum(ids.row_lengths() - 2, self._max_length - 2))
+
+    def encode_pairs(self, texts: tf.Tensor, pairs: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor]:
+        """Tokenizes two strings an example together: [CLS] text [SEP] pair [SEP].
+
+        Of what is too long the longer text is shortened first, as `truncation.truncate_pair` does.
+
+        Args:
+            texts: The first texts, of shape (batch,).
+            pairs: The second texts, of the same shape.
+
+        Returns:
+            int32 ids and token type ids, both of shape (batch, tokens), the second dimension ragged. Types are 0 up to
+            the first [SEP] and 1 after it.
+        """
+        tf.debugging.assert_equal(tf.shape(texts), tf.shape(pairs), "`texts` and `pairs` must have the same shape.")
+        first, second = self._tokenize(texts), self._tokenize(pairs)
+        kept = _longest_first(first.row_lengths() - 2, second.row_lengths() - 2, room=self._max_length - 3)
+        first, second = self._cut(first, kept[0]), self._cut(second, kept[1])[:, 1:]
+        type_ids = tf.concat([tf.zeros_like(first), tf.ones_like(second)], axis=1)
+        return tf.concat([first, second], axis=1), type_ids
+
+    def _tokenize(self, texts: tf.Tensor) -> tf.RaggedTensor:
+        """Returns all ids of [CLS] text [SEP]."""
+        is_ascii = tf.strings.regex_full_match(texts, r"[\x00-\x7F]*")
+        texts = _update(texts, ~is_ascii, lambda some: tf.strings.unicode_transcode(some, "UTF-8", "UTF-8"))
+        texts = tf.strings.regex_replace(texts, self._special_pattern, _SEPARATOR + rb"\0" + _SEPARATOR)
         texts = tf.strings.join([self._cls_token, texts, self._sep_token], _SEPARATOR)
         # Each special token is a piece; what lies between two is tokenized as a text of its own.
         pieces = tf.strings.split(texts, _SEPARATOR)  # (batch, pieces)
@@ -143,53 +143,80 @@ class InGraphTokenizer:
             tf.boolean_mask(piece_splits[:-1], is_special)[:, tf.newaxis],
             tf.boolean_mask(special_ids, is_special),
         )
-        return self._truncate(ids, tf.gather(piece_splits, pieces.row_splits))
+        return tf.RaggedTensor.from_row_splits(ids, tf.gather(piece_splits, pieces.row_splits), validate=False)
 
     def _split_words(self, pieces: tf.Tensor) -> tuple[tf.RaggedTensor, tf.Tensor]:
         """Returns each piece's words and the id it has as a special token, else -1; a special one is one unknown word.
 
         The unknown token stands in because the wordpiece op makes exactly one id of it, in the place of the right one.
         """
-        special_ids = tf.fill(tf.shape(pieces), -1)
-        for token, token_id in self._special_tokens.items():
-            special_ids = tf.where(pieces == token, token_id, special_ids)
-        words = tf.strings.split(tf.where(special_ids >= 0, self._unk_token, self._normalize(pieces)))
+        is_token = pieces[:, tf.newaxis] == list(self._special_tokens)
+        special_ids = tf.reduce_max(tf.where(is_token, list(self._special_tokens.values()), -1), axis=1)
+        is_ascii = tf.strings.length(pieces) == tf.strings.length(pieces, "UTF8_CHAR")
+        normalized = _update(self._normalize_ascii(pieces), ~is_ascii, self._normalize)
+        words = tf.strings.split(tf.where(special_ids >= 0, self._unk_token, normalized))
         is_long = tf.strings.length(words.flat_values, "UTF8_CHAR") > _MAX_CHARS_PER_WORD
         return words.with_flat_values(tf.where(is_long, self._unk_token, words.flat_values)), special_ids
 
-    def _normalize(self, texts: tf.Tensor) -> tf.Tensor:
-        """Cleans, lowers and leaves ASCII white space between all words."""
+    def _normalize_ascii(self, texts: tf.Tensor) -> tf.Tensor:
+        """Does what `_normalize` does, for ASCII alone, in a third of the time."""
         if self._clean_text:
-            texts = tf.strings.regex_replace(texts, _REMOVED, "")
-        if self._strip_accents:
-            texts = tf_text.normalize_utf8(texts, "NFD")
-            texts = tf.strings.regex_replace(texts, _ACCENTS, "")
+            texts = tf.strings.regex_replace(texts, _ASCII_CONTROLS, "")
+        else:
+            texts = tf.strings.regex_replace(texts, r"\x00", character_table.STAND_IN)
         if self._lowercase:
             texts = tf.strings.lower(texts)
-            by_hand = (_FINAL_SIGMA,) if self._strip_accents else (_FINAL_SIGMA, *_LETTERS_OF_LOCALES)
-            for upper, lower in by_hand:
-                texts = tf.strings.regex_replace(texts, upper, lower)
-            texts = tf.strings.lower(texts, encoding="utf-8")
-        texts = tf.strings.regex_replace(texts, _WIDE_SPACE, " ")
-        return tf.strings.regex_replace(texts, self._lone_pattern, r" \0 ")
+        return tf.strings.regex_replace(texts, _ASCII_PUNCTUATION, r" \0 ")
 
-    def _truncate(self, ids: tf.Tensor, row_splits: tf.Tensor) -> tf.RaggedTensor:
-        lengths = row_splits[1:] - row_splits[:-1]
-        index = tf.range(row_splits[-1])
-        from_start = index - tf.repeat(row_splits[:-1], lengths)
-        from_end = tf.repeat(row_splits[1:], lengths) - index  # 1 at the last token
-        keep = (from_start < self._head_length) | (from_end <= self._tail_length)
-        kept_lengths = tf.minimum(lengths, self._max_length)
-        return tf.RaggedTensor.from_row_lengths(tf.boolean_mask(ids, keep), kept_lengths, validate=False)
+    def _normalize(self, texts: tf.Tensor) -> tf.Tensor:
+        """Cleans, lowers, drops accents and leaves ASCII white space between all words."""
+        # The space keeps marks at the start of a text from being sorted among those at the end of the one before.
+        codes = tf.strings.unicode_decode(tf.strings.join([" ", texts]), "UTF-8")  # (texts, characters)
+        block, within = codes.flat_values // character_table.BLOCK, codes.flat_values % character_table.BLOCK
+        index = tf.gather(self._characters.block_of, block) * character_table.BLOCK + within
+        entries = tf.gather(self._characters.entries, index)  # (all characters, what each becomes)
+        entries = tf.where(entries == character_table.ITSELF, codes.flat_values[:, tf.newaxis], entries)
+        row_splits = codes.row_splits * tf.shape(entries, tf.int64)[1]
+        entries = tf.reshape(entries, [-1])
+        has_marks = tf.reduce_any(entries >= 1 << character_table.CODE_BITS)
+        entries = tf.cond(has_marks, lambda: _sort_marks(entries), lambda: entries)
+
+        is_kept = entries >= 0
+        kept_before = tf.concat([[0], tf.cumsum(tf.cast(is_kept, tf.int64))], axis=0)
+        codes = tf.RaggedTensor.from_row_splits(
+            tf.boolean_mask(entries, is_kept), tf.gather(kept_before, row_splits), validate=False
+        )
+        return tf.strings.unicode_encode(codes, "UTF-8")
+
+    def _cut(self, ids: tf.RaggedTensor, kept: tf.Tensor) -> tf.RaggedTensor:
+        """Shortens [CLS] text [SEP] to as many tokens of each text as `kept` says; the special ones stay."""
+        head = tf.zeros_like(kept) + from_start(kept, self._truncation)
+        row_ids, index = ids.value_rowids(), tf.range(ids.row_splits[-1])
+        before = index - tf.gather(ids.row_splits, row_ids)
+        after = tf.gather(ids.row_splits, row_ids + 1) - 1 - index
+        is_kept = (before <= tf.gather(head, row_ids)) | (after <= tf.gather(kept - head, row_ids))
+        return tf.RaggedTensor.from_row_lengths(tf.boolean_mask(ids.flat_values, is_kept), kept + 2, validate=False)
 
 
-def _kept_lengths(max_length: int, truncation: Truncation) -> tuple[int, int]:
-    """Returns how many ids are kept from the start, [CLS] included, and from the end, [SEP] included."""
-    body_length = max_length - 2
-    if truncation is Truncation.HEAD:
-        head_length = body_length
-    elif truncation is Truncation.TAIL:
-        head_length = 0
-    else:
-        head_length = body_length // 4
-    return 1 + head_length, 1 + body_length - head_length
+def _update(strings: tf.Tensor, where: tf.Tensor, function: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+    """Returns `strings` with `function` of those where it says so."""
+    indices = tf.where(where)
+    return tf.tensor_scatter_nd_update(strings, indices, function(tf.gather_nd(strings, indices)))
+
+
+def _sort_marks(entries: tf.Tensor) -> tf.Tensor:
+    """Puts combining marks in a row into Unicode's canonical order and takes the order out of the entries."""
+    order = tf.maximum(tf.bitwise.right_shift(entries, character_table.CODE_BITS), 0)
+    is_mark = (order > 0) | (entries == character_table.NOTHING)
+    row = tf.cumsum(tf.cast(~is_mark, tf.int64))
+    by_row_and_order = tf.argsort(row * 1024 + tf.cast(order, tf.int64), stable=True)
+    codes = tf.where(order > 0, tf.bitwise.bitwise_and(entries, (1 << character_table.CODE_BITS) - 1), entries)
+    return tf.gather(codes, by_row_and_order)
+
+
+def _longest_first(first: tf.Tensor, second: tf.Tensor, *, room: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """As `truncation.longest_first`, for lengths of shape (batch,)."""
+    shorter = tf.minimum(tf.minimum(first, second), room // 2)
+    kept_first = tf.where(first <= second, shorter, room - shorter)
+    fits = first + second <= room
+    return tf.where(fits, first, kept_first), tf.where(fits, second, room - kept_first)

@@ -8,7 +8,7 @@ def truncate(ids: list[int], *, max_length: int, truncation: Truncation) -> list
     surplus = len(ids) - max_length
     if surplus <= 0:
         return ids
-    head = _from_start(max_length - 2, truncation)
+    head = from_start(max_length - 2, truncation)
     return ids[: 1 + head] + ids[1 + head + surplus :]
 
 
@@ -38,10 +38,10 @@ def longest_first(first: int, second: int, *, room: int) -> tuple[int, int]:
 
 def _cut(ids: list[int], kept: int, truncation: Truncation) -> list[int]:
     surplus = len(ids) - kept
-    head = _from_start(kept, truncation)
+    head = from_start(kept, truncation)
     return ids[:head] + ids[head + surplus :]
 
 
-def _from_start(kept: int, truncation: Truncation) -> int:
+def from_start(kept: int, truncation: Truncation) -> int:
     """How many of the tokens that are kept stand at the start of the text; the others stand at its end."""
     return {Truncation.HEAD: kept, Truncation.TAIL: 0, Truncation.HEAD_TAIL: kept // 4}[truncation]
