@@ -63,7 +63,7 @@ def fit(
     with runtime.precision_policy(policy):
         classifier = build_classifier(config, splits, checkpoint)
     tokenized = {name: classifier.tokenize(examples) for name, examples in splits.examples.items()}
-    tokenized["train"] = _weighted(tokenized["train"], config, splits)
+    tokenized["train"] = weighted(tokenized["train"], config, splits)
     _describe_data(tokenized, splits, config)
     steps = num_train_steps or sum(
         len(_training_order(tokenized["train"], config, epoch)) for epoch in range(config.train.epochs)
@@ -119,7 +119,7 @@ def _check_vocabulary(tokens: int, rows: int, checkpoint: Path) -> None:
         )
 
 
-def _weighted(examples: TokenizedExamples, config: ExperimentConfig, splits: sources.Splits) -> TokenizedExamples:
+def weighted(examples: TokenizedExamples, config: ExperimentConfig, splits: sources.Splits) -> TokenizedExamples:
     """The training examples with the weights of their classes, where the config asks for them."""
     if config.train.class_weights is ClassWeights.NONE:
         return examples
@@ -208,7 +208,7 @@ def _validate(classifier: Classifier, examples: TokenizedExamples, *, epoch: int
     result = metrics_of(logits, examples.labels, classifier.problem_type)
     result = {name: value for name, value in result.items() if isinstance(value, float)}
     when = "" if epoch is None else f"epoch {epoch + 1}"
-    print(f"{when}  validation {in_words(result, classifier.problem_type)}", flush=True)
+    print(f"{when}  validation {in_words(result)}", flush=True)
     return result
 
 

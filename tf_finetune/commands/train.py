@@ -10,6 +10,7 @@ from tf_finetune.bert.architecture import BertArchitecture
 from tf_finetune.config import ExperimentConfig
 from tf_finetune.data import sources
 from tf_finetune.errors import InputError
+from tf_finetune.evaluation.metrics import in_words
 from tf_finetune.workdir import Workdir
 
 # The checkpoint of the smoke config: written on the spot, because nothing pretrained is that small.
@@ -102,8 +103,8 @@ def _check_max_length(max_length: int, architecture: BertArchitecture) -> None:
 
 
 def _say_what_is_where(run: Workdir, best: dict[str, Any]) -> None:
-    accuracy, epoch = best["validation"]["accuracy"], best["epoch"] + 1
-    print(f"best validation accuracy {accuracy:.4f} at epoch {epoch}, kept in {run.checkpoints / best['checkpoint']}")
+    numbers = in_words(best["validation"])
+    print(f"best validation: {numbers} at epoch {best['epoch'] + 1}, kept in {run.checkpoints / best['checkpoint']}")
     print(f"curves: {run.metrics}, and for TensorBoard {run.tensorboard}")
     print("next:")
     flag = f"--workdir={shlex.quote(str(run.path))}"
