@@ -8,7 +8,7 @@ import pytest
 from stand_ins import dataset_card, dataset_files, parquet_file
 
 from tf_finetune import hub as hub_module
-from tf_finetune.data import hub_datasets, sources
+from tf_finetune.data import checks, hub_datasets, sources
 from tf_finetune.data.rows import Columns, Row, refuse
 from tf_finetune.errors import InputError
 
@@ -255,3 +255,19 @@ class TestFaults:
             InputError, match="a folder has the dataset's name, in .*me/films, expected another working"
         ):
             sources.load("hub:me/films")
+
+
+def test_what_check_data_says_of_a_dataset(add_dataset):
+    rows = [(f"film {i}", i % 2) for i in range(40)]
+    commit = add_dataset("me/films", film_files(test=[("film 7", 1), ("unrated", -1)], validation=rows[:2]))
+    result = checks.check(
+        sources.find("hub:me/films", Columns()),
+        source="hub:me/films",
+        count_tokens=lambda texts, pairs: [4] * len(texts),
+        max_length=9,
+    )
+    assert [(row.where, row.like) for row in result.findings[0].rows] == [
+        (f"hub:me/films@{commit} split {split} row {number}", f"hub:me/films@{commit} split train row {like}")
+        for split, number, like in (("validation", 1, 1), ("validation", 2, 2), ("test", 1, 8))
+    ]
+    assert "left out: split test's 1 examples without labels" in result.notes
