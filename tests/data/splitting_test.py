@@ -1,6 +1,10 @@
+import random
+from collections import Counter
+
+import numpy as np
 import pytest
 
-from tf_finetune.data import sources, store
+from tf_finetune.data import sources, splitting, store
 from tf_finetune.errors import InputError
 
 # Two hundred texts of which, by hash, every split gets some.
@@ -158,3 +162,34 @@ class TestMaxExamples:
     @pytest.mark.parametrize("max_examples", [0, 200, 1000])
     def test_all(self, load, max_examples):
         assert load(test=ROWS, max_examples=max_examples)["test"].texts == [text for text, _ in ROWS]
+
+
+def plain_lowest(texts, number):
+    """What `splitting.lowest` does, said plainly: text by text from the lowest hash, whole texts or none."""
+    copies = Counter(texts)
+    chosen = set()
+    for text in sorted(copies, key=store.sha256_of):
+        if copies[text] <= number:
+            chosen.add(text)
+            number -= copies[text]
+    return [text in chosen for text in texts]
+
+
+class TestLowest:
+    @pytest.mark.parametrize("seed", range(20))
+    @pytest.mark.parametrize("number", [0, 1, 2, 3, 7, 50, 99, 100, 200])
+    def test_equals_the_plain_one(self, seed, number):
+        draw = random.Random(seed)
+        texts = [str(draw.randrange(draw.choice([3, 20, 1000]))) for _ in range(100)]
+        hashes = np.array([int.from_bytes(store.sha256_of(text)[:8], "big") for text in texts], np.uint64)
+        assert splitting.lowest(hashes, number).tolist() == plain_lowest(texts, number)
+
+    def test_hashes_at_both_ends(self):
+        hashes = np.array([2**64 - 1, 0, 2**64 - 1, 0, 5], np.uint64)
+        assert splitting.lowest(hashes, 3).tolist() == [False, True, False, True, True]
+
+
+def test_draws_are_those_of_random(load):
+    """random.Random(seed).sample over the rows, in its order: runs of earlier versions can be repeated."""
+    drawn = random.Random(7).sample([text for text, _ in ROWS], 30)
+    assert load(test=ROWS, max_examples=30, seed=7)["test"].texts == drawn

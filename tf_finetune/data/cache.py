@@ -5,6 +5,7 @@ use reads every file once against the manifest (XXH3, about 9 GB/s): that finds 
 of what hashing the source for the key costs.
 """
 
+import atexit
 import contextlib
 import hashlib
 import json
@@ -33,7 +34,7 @@ ATTEMPTS = 5
 Build = Callable[[Path], dict[str, Any]]
 
 # Takes the cache's place for this process where the cache cannot be written; removed at exit.
-_temporary: tempfile.TemporaryDirectory | None = None
+_temporary: Path | None = None
 
 
 class Unwritable(Exception):
@@ -63,7 +64,7 @@ def kept(key: str, build: Build, *, what: str) -> tuple[Path, dict[str, Any]]:
     Raises:
         InputError: neither the cache nor a temporary folder can be written.
     """
-    roots = [folder(), *([Path(_temporary.name)] if _temporary else [])]
+    roots = [folder(), *([_temporary] if _temporary else [])]
     for root in roots:
         if (root / key).is_dir():
             facts = _facts(root / key)
@@ -94,8 +95,9 @@ def writing() -> Iterator[None]:
 
 def _temporary_folder() -> Path:
     global _temporary
-    _temporary = tempfile.TemporaryDirectory(prefix="tf_finetune-data-", ignore_cleanup_errors=True)
-    return Path(_temporary.name)
+    _temporary = Path(tempfile.mkdtemp(prefix="tf_finetune-data-"))
+    atexit.register(shutil.rmtree, _temporary, ignore_errors=True)
+    return _temporary
 
 
 def _built(root: Path, key: str, build: Build) -> tuple[Path, dict[str, Any]]:

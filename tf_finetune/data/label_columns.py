@@ -1,5 +1,6 @@
 """The labels of rows on disk, a piece at a time, as numbers or as classes by number."""
 
+import contextlib
 import dataclasses
 import json
 import re
@@ -8,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from tf_finetune.data.rows import label_of
-from tf_finetune.data.store import Rows
+from tf_finetune.data.store import Rows, numbers_of
 from tf_finetune.errors import InputError
 
 NUMBER = re.compile(r"-?(\d+\.?\d*|\.\d+)([eE][-+]?\d{1,3})?")
@@ -51,9 +52,11 @@ def numbers(rows: Rows) -> np.ndarray:
 
 def _cast(chunk: pa.Array) -> np.ndarray:
     """Numbers as float32, what is none as NaN."""
-    try:
-        values = np.from_dlpack(chunk.cast(pa.float64()))
-    except (pa.ArrowInvalid, pa.ArrowTypeError, BufferError):  # something is no number, or missing
+    values = None
+    if not chunk.null_count:
+        with contextlib.suppress(pa.ArrowInvalid):  # something is no number to pyarrow
+            values = numbers_of(chunk.cast(pa.float64()), np.float64)
+    if values is None:
         values = np.array([_number(text) for text in chunk.to_pylist()])
     with np.errstate(over="ignore"):  # too large is infinite, and refused for that
         return values.astype(np.float32)
@@ -83,7 +86,7 @@ def single(rows: Rows) -> Named:
         if "" in classes:
             raise _not_one("a label is missing", rows, first + chunk.to_pylist().index(""))
         codes = np.array([names.setdefault(name, len(names)) for name in classes], np.int32)
-        pieces.append(codes[np.from_dlpack(encoded.indices)])
+        pieces.append(codes[numbers_of(encoded.indices, np.int32)])
     codes = np.concatenate(pieces)
     return Named(tuple(names), codes, np.arange(len(codes) + 1))
 

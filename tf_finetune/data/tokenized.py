@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from tf_finetune.data import cache, fingerprint
 from tf_finetune.data.examples import Examples
+from tf_finetune.data.store import numbers_of
 
 # Texts tokenised at once: enough for all cores, and a few megabytes in memory.
 PIECE = 4096
@@ -143,10 +144,10 @@ def _mapped(path: Path, examples: Examples) -> TokenizedExamples:
     table = pa.ipc.open_stream(content).read_all()
     starts, lengths = [], []
     for piece in table["input_ids"].chunks:
-        offsets = np.from_dlpack(piece.offsets).astype(np.int64)
+        offsets = numbers_of(piece.offsets, np.int32).astype(np.int64)
         starts.append((piece.values.buffers()[1].address - content.address) // 4 + offsets[:-1])
         lengths.append(np.diff(offsets))
-    first_lengths = [np.from_dlpack(piece) for piece in table["first_length"].chunks]
+    first_lengths = [numbers_of(piece, np.int32) for piece in table["first_length"].chunks]
     return TokenizedExamples(
         token_ids=np.frombuffer(content, np.int32, count=content.size // 4),
         starts=np.concatenate(starts),
