@@ -191,7 +191,7 @@ def test_batches_by_budget_and_in_few_shapes(tmp_path):
     config.train.batch_tokens, config.train.num_shapes, config.train.epochs = 200, 2, 1
     best = train(config, tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert lines[-1]["step"] == best["step"] > 10
+    assert lines[-1]["step"] == best["step"] == 8
     assert evaluate(tmp_path / "run")["validation"]["loss"] == pytest.approx(best["validation"]["loss"], abs=0.02)
 
 
@@ -216,7 +216,7 @@ def test_rows_that_fill_a_shape_change_no_weight():
         )
         loss = model.default_loss(reduction="mean_with_sample_weight")
         model.compile(keras.optimizers.SGD(1.0), loss, weighted_metrics=["accuracy"], jit_compile=False)
-        model.fit(batches(examples, order), verbose=0)
+        model.fit(batches(examples, order), shuffle=False, verbose=0)
         stepped.append(model.get_weights())
     for one, other in zip(*stepped, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
