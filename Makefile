@@ -36,6 +36,8 @@ format: $(VENV)/.test-installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Times one AdamW update of the demo model, ours against Keras, interleaved in one run.
+# Times one AdamW update of the demo model against Keras's and the tokenizer in the graph against Hugging Face's, each
+# interleaved in one run.
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/optimizer_step.py
+	$(BIN)/python benchmarks/tokenizer_speed.py

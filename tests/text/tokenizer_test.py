@@ -2,12 +2,15 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import transformers
 from tokenizer_folders import LAYOUTS, VOCABULARY, write_tokens, write_vocabulary
+from tokenizers import AddedToken, pre_tokenizers
 
 from tf_finetune.config import Truncation
 from tf_finetune.errors import InputError
 from tf_finetune.text import tokenizer as tokenizer_module
+from tf_finetune.text.in_graph import InGraphTokenizer
 from tf_finetune.text.tokenizer import Tokenizer
 
 CLS, SEP, THE = VOCABULARY.index("[CLS]"), VOCABULARY.index("[SEP]"), VOCABULARY.index("the")
@@ -63,6 +66,18 @@ class TestEncode:
         )
         assert [VOCABULARY[index] for index in head] == ["[CLS]", "play", "play", "[SEP]"]
         assert [VOCABULARY[index] for index in tail] == ["[CLS]", "!", "!", "[SEP]"]
+
+    def test_lone_surrogates_are_read_as_their_bytes(self, tokenizer):
+        """As an export reads them, where they can come only as bytes."""
+        text = "the \udc80[MASK] pl\ud800ay"
+        read = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+        assert read.count("\ufffd") == 6
+        ids = [CLS, THE, VOCABULARY.index("[MASK]"), VOCABULARY.index("play"), SEP]
+        assert encode(tokenizer, [text, read]) == [ids, ids]
+        assert encode_pairs(tokenizer, [text], [text]) == encode_pairs(tokenizer, [read], [read])
+        raw = tf.constant([text.encode("utf-8", "surrogatepass")])
+        in_graph = InGraphTokenizer(**tokenizer.in_graph_options(), max_length=9, truncation=Truncation.HEAD)
+        assert in_graph(raw).to_list() == [ids]
 
     @pytest.mark.parametrize("lowercase", [True, False], ids=["uncased", "cased"])
     def test_both_layouts_give_the_same_ids(self, tmp_path, lowercase):
@@ -223,3 +238,71 @@ class TestProperties:
             "cls_token": "[CLS]",
             "sep_token": "[SEP]",
         }
+
+
+class TestInGraphOptions:
+    def options(self, tokenizer):
+        return tokenizer.in_graph_options() | {"max_length": 64, "truncation": Truncation.HEAD}
+
+    def assert_refused(self, tokenizer, message):
+        with pytest.raises(InputError) as caught:
+            tokenizer.in_graph_options()
+        assert str(caught.value).replace(str(tokenizer.folder), "FOLDER") == message
+
+    @pytest.mark.parametrize("flags", [{}, {"lstrip": True}, {"rstrip": True}, {"lstrip": True, "rstrip": True}])
+    def test_added_special_tokens(self, tokenizer, flags):
+        tokenizer.fast.add_special_tokens([AddedToken("thé", **flags), AddedToken("<a|b>", **flags)])
+        texts = ["the thé thé\t<a|b>", " \u3000<a|b> the<a|b>\xa0thé", "THÉ <A|B> <a|b", "unthé [MASK]thé"]
+        ids = InGraphTokenizer(**self.options(tokenizer))(tf.constant(texts)).to_list()
+        assert ids == encode(tokenizer, texts)
+        assert {len(VOCABULARY), len(VOCABULARY) + 1} <= set(sum(ids, []))
+
+    def test_an_added_token_is_no_word_of_the_vocabulary(self, tokenizer):
+        """ "FILM" becomes "film" after the added tokens were looked for, and the vocabulary has no such word."""
+        tokenizer.fast.add_special_tokens(["film", "##ful"])
+        texts = ["film FILM", "playful playFUL the##ful"]
+        ids = InGraphTokenizer(**self.options(tokenizer))(tf.constant(texts)).to_list()
+        assert ids == encode(tokenizer, texts)
+        assert ids[0] == [CLS, len(VOCABULARY), VOCABULARY.index("[UNK]"), SEP]
+
+    @pytest.mark.parametrize(
+        ("token", "got"),
+        [
+            (AddedToken("film", normalized=True), "normalized"),
+            (AddedToken("film", normalized=False, single_word=True), "single_word"),
+            (AddedToken("film ", normalized=False), "white space"),
+        ],
+        ids=["normalized", "single_word", "white_space"],
+    )
+    def test_refused_tokens(self, tokenizer, token, got):
+        tokenizer.fast.add_tokens([token])
+        expected = "a special one: not normalized, not single_word, no white space at its ends"
+        self.assert_refused(
+            tokenizer,
+            f"cannot be exported with the added token {token.content!r}, in FOLDER, expected {expected}, got {got}",
+        )
+
+    def test_another_pre_tokenizer(self, tokenizer):
+        tokenizer.fast.pre_tokenizer = pre_tokenizers.Whitespace()
+        self.assert_refused(
+            tokenizer,
+            "cannot be exported with this pre-tokenizer, in FOLDER, expected BertPreTokenizer, got Whitespace",
+        )
+
+    @pytest.mark.parametrize(
+        ("name", "value", "expected"),
+        [("max_input_chars_per_word", 50, 100), ("continuing_subword_prefix", "@@", "##")],
+    )
+    def test_another_wordpiece_model(self, tokenizer, name, value, expected):
+        setattr(tokenizer.fast.model, name, value)
+        self.assert_refused(
+            tokenizer, f"cannot be exported with this {name}, in FOLDER, expected {expected}, got {value}"
+        )
+
+    def test_tokens_that_tensorflow_cannot_read(self, tmp_path):
+        write_tokens(tmp_path, [*VOCABULARY, "a\x11"])
+        self.assert_refused(
+            Tokenizer(tmp_path),
+            "cannot be exported with this vocabulary, in FOLDER, expected no token with U+0000, U+0011 or one of "
+            "Unicode's noncharacters, got 'a\\x11'",
+        )

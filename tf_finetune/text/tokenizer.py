@@ -8,6 +8,7 @@ from typing import Any
 from tf_finetune.config import Truncation
 from tf_finetune.errors import InputError
 from tf_finetune.text import tokenizer_files
+from tf_finetune.text.character_table import UNREADABLE
 from tf_finetune.text.truncation import truncate, truncate_pair
 
 # Texts encoded at once: enough for all cores, and few whole encodings in memory beside the ids that are kept.
@@ -16,6 +17,9 @@ CHUNK = 4096
 
 class Tokenizer:
     """Text -> token ids. Wraps BERT's fast tokenizer of `transformers`, whichever layout it was saved in.
+
+    A lone surrogate in a text, which no UTF-8 can hold, is read as its three bytes are by `bytes.decode("utf-8",
+    "replace")`: as three U+FFFD. An exported model reads those bytes in the same way.
 
     Attributes:
         fast: the `tokenizers.Tokenizer` inside, truncation and padding off.
@@ -38,7 +42,7 @@ class Tokenizer:
         """Token ids of each text: [CLS] text [SEP], at most max_length of them."""
         ids = []
         for start in range(0, len(texts), CHUNK):
-            encoded = self.fast.encode_batch_fast(list(texts[start : start + CHUNK]))
+            encoded = self.fast.encode_batch_fast(_valid(texts[start : start + CHUNK]))
             ids += [truncate(encoding.ids, max_length=max_length, truncation=truncation) for encoding in encoded]
         return ids
 
@@ -67,7 +71,7 @@ class Tokenizer:
         ids, type_ids = [], []
         for start in range(0, len(texts), CHUNK):
             encoded = (
-                self.fast.encode_batch_fast(list(side[start : start + CHUNK]), add_special_tokens=False)
+                self.fast.encode_batch_fast(_valid(side[start : start + CHUNK]), add_special_tokens=False)
                 for side in (texts, pairs)
             )
             for text, pair in zip(*encoded, strict=True):
@@ -83,18 +87,22 @@ class Tokenizer:
     @property
     def vocabulary(self) -> list[str]:
         """The tokens in the order of their ids; an id no token has gets a string that no text can spell."""
-        tokens = {index: token for token, index in self.fast.get_vocab().items()}
-        return [tokens.get(index, f"no token {index}") for index in range(max(tokens) + 1)]
+        return _by_id(self.fast.get_vocab())
 
     def in_graph_options(self) -> dict[str, Any]:
         """What text.in_graph.InGraphTokenizer needs to give the same ids.
 
-        `special_tokens` are those found literally in a text before it is normalised, such as [MASK].
+        `special_tokens` are those found literally in a text before it is normalised, such as [MASK]. The `vocabulary`
+        is without them where they were added to it: no part of a word becomes one.
+
+        Raises:
+            InputError: the tokenizer has a part or a token that the graph has not.
         """
         saved = json.loads(self.fast.to_str())
+        self._check_parts(saved)
         normalizer = saved["normalizer"]
         return {
-            "vocabulary": self.vocabulary,
+            "vocabulary": _by_id(self.fast.get_vocab(with_added_tokens=False)),
             "lowercase": normalizer["lowercase"],
             "strip_accents": normalizer["strip_accents"],
             "tokenize_chinese_chars": normalizer["handle_chinese_chars"],
@@ -105,6 +113,35 @@ class Tokenizer:
             "sep_token": self.fast.id_to_token(self._sep_id),
         }
 
+    def _check_parts(self, saved: dict[str, Any]) -> None:
+        """Refuses what InGraphTokenizer would do in another way."""
+        model = saved["model"]
+        parts = {
+            "pre-tokenizer": ("BertPreTokenizer", (saved["pre_tokenizer"] or {}).get("type")),
+            "max_input_chars_per_word": (100, model["max_input_chars_per_word"]),
+            "continuing_subword_prefix": ("##", model["continuing_subword_prefix"]),
+        }
+        for name, (expected, got) in parts.items():
+            if got != expected:
+                raise InputError(f"cannot be exported with this {name}", where=self.folder, expected=expected, got=got)
+        for token in saved["added_tokens"]:
+            content = token["content"]
+            # Stripped white space changes no id: it parts words and is no part of one.
+            if token["normalized"] or token["single_word"] or content != content.strip():
+                raise InputError(
+                    f"cannot be exported with the added token {content!r}",
+                    where=self.folder,
+                    expected="a special one: not normalized, not single_word, no white space at its ends",
+                    got=", ".join(name for name in ("normalized", "single_word") if token[name]) or "white space",
+                )
+        if unreadable := [token for token in self.vocabulary if not UNREADABLE.isdisjoint(token)]:
+            raise InputError(
+                "cannot be exported with this vocabulary",
+                where=self.folder,
+                expected="no token with U+0000, U+0011 or one of Unicode's noncharacters",
+                got=ascii(unreadable[0]),
+            )
+
     def _special_ids(self) -> list[int]:
         """The ids of [CLS] and [SEP]: all that an empty text has."""
         ids = self.fast.encode("").ids
@@ -114,3 +151,12 @@ class Tokenizer:
                 "not a BERT tokenizer", where=self.folder, expected="[CLS] text [SEP]", got=f"{tokens} text".strip()
             )
         return ids
+
+
+def _valid(texts: Sequence[str]) -> list[str]:
+    return [text.encode("utf-8", "surrogatepass").decode("utf-8", "replace") for text in texts]
+
+
+def _by_id(ids: dict[str, int]) -> list[str]:
+    tokens = {index: token for token, index in ids.items()}
+    return [tokens.get(index, f"no token {index}") for index in range(max(tokens) + 1)]
