@@ -24,8 +24,8 @@ BATCH = 32
 
 
 def write_csv(path: Path, rows: int) -> None:
-    from tf_finetune.data.reviews import packaged_reviews
-    from tf_finetune.data.rows import refuse
+    from tf_finetune.readers.reviews import packaged_reviews
+    from tf_finetune.readers.rows import refuse
 
     drawn = random.Random(0)
     words = [word for row in packaged_reviews(refuse) for word in row.text.replace('"', "").replace(",", "").split()]

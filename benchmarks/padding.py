@@ -14,8 +14,8 @@ from scipy import stats
 from tf_finetune import pretrained
 from tf_finetune.config import ModelConfig, Truncation
 from tf_finetune.data.order import PADDING, BatchOrder, shape_set, training_order
-from tf_finetune.data.reviews import packaged_reviews
-from tf_finetune.data.rows import refuse
+from tf_finetune.readers.reviews import packaged_reviews
+from tf_finetune.readers.rows import refuse
 from tf_finetune.text.tokenizer import Tokenizer
 
 MAX_LENGTH = 512

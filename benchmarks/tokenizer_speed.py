@@ -18,8 +18,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import tensorflow as tf  # noqa: E402
 
 from tf_finetune.config import ModelConfig, Truncation  # noqa: E402
-from tf_finetune.data.reviews import packaged_reviews  # noqa: E402
 from tf_finetune.pretrained import local_checkpoint  # noqa: E402
+from tf_finetune.readers.reviews import packaged_reviews  # noqa: E402
 from tf_finetune.text.in_graph import InGraphTokenizer  # noqa: E402
 from tf_finetune.text.tokenizer import Tokenizer  # noqa: E402
 

@@ -33,8 +33,8 @@ from in_graph_cases import (  # noqa: E402
 )
 
 from tf_finetune.config import ModelConfig, Truncation  # noqa: E402
-from tf_finetune.data.reviews import packaged_reviews  # noqa: E402
 from tf_finetune.pretrained import local_checkpoint  # noqa: E402
+from tf_finetune.readers.reviews import packaged_reviews  # noqa: E402
 from tf_finetune.text.tokenizer import Tokenizer  # noqa: E402
 
 CHUNK = 1 << 16  # texts a vocabulary

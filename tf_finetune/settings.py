@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from tf_finetune.config import ExperimentConfig
-from tf_finetune.data.rows import Columns
 from tf_finetune.errors import InputError
+from tf_finetune.readers.rows import Columns
 
 # (field, the values it may take in words, the test)
 _LIMITS = (

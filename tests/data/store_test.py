@@ -8,9 +8,10 @@ import sys
 import numpy as np
 import pytest
 
-from tf_finetune.data import cache, files, fingerprint, sources, store, tables
-from tf_finetune.data.rows import Columns, Found, Row
+from tf_finetune.data import cache, fingerprint, sources, store
 from tf_finetune.errors import InputError
+from tf_finetune.readers import files, tables
+from tf_finetune.readers.rows import Columns, Found, Row
 
 ROWS = [(f"text number {i}", "ab"[i % 2]) for i in range(200)]
 
@@ -390,7 +391,7 @@ def test_memory_does_not_grow_with_rows(tmp_path):
     """Anonymous memory of a process that streams ten times as many rows grows by what is kept of each alone."""
     code = (
         "import sys; from pathlib import Path; from tf_finetune.data import store\n"
-        "from tf_finetune.data.rows import Found, Row\n"
+        "from tf_finetune.readers.rows import Found, Row\n"
         "rows = (Row(f'text {i} ' + 'x' * 500, 'a', None, 1.0, f'file line {i}') for i in range(int(sys.argv[1])))\n"
         "store.stored(lambda: sys.argv[1], lambda: Found({'train': lambda on_fault: rows}), place='here')\n"
         "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('RssAnon')))"

@@ -11,8 +11,8 @@ import pytest
 
 from tf_finetune.data import sources, tokenized
 from tf_finetune.data.examples import Examples
-from tf_finetune.data.rows import Columns
 from tf_finetune.data.tokenized import TokenizedExamples
+from tf_finetune.readers.rows import Columns
 
 ROWS = [(" ".join("word" for _ in range(i % 7)) + f" {i}", "ab"[i % 2]) for i in range(100)]
 

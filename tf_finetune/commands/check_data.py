@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tf_finetune import json_files, pretrained, settings
+from tf_finetune.checks import data_report, findings
 from tf_finetune.commands.train import RANDOM_TINY
 from tf_finetune.config import ExperimentConfig, Truncation
-from tf_finetune.data import checks, findings, sources
-from tf_finetune.data.rows import Columns
+from tf_finetune.data import sources
 from tf_finetune.errors import InputError
+from tf_finetune.readers.rows import Columns
 
 if TYPE_CHECKING:
     from tf_finetune.text.tokenizer import Tokenizer
@@ -33,7 +34,7 @@ def check_data(config: ExperimentConfig) -> dict[str, Any]:
         config: of the run to come.
 
     Returns:
-        `data.checks.DataReport` as a dict: splits (examples, labels, tokens, truncated), notes, findings (kind,
+        `checks.data_report.DataReport` as a dict: splits (examples, labels, tokens, truncated), notes, findings (kind,
         severity, count, sentence, rows), and the numbers of errors and warnings.
 
     Raises:
@@ -60,10 +61,10 @@ def run(config: ExperimentConfig, *, strict: bool = False, json_file: str | Path
         raise InputError("the data is not clean", where=report.source, expected="no findings", got=" and ".join(found))
 
 
-def _report(config: ExperimentConfig) -> checks.DataReport:
+def _report(config: ExperimentConfig) -> data_report.DataReport:
     data = config.data
     columns = Columns(data.text_column, data.label_column, data.text_pair_column, data.weight_column)
-    return checks.check(
+    return data_report.check(
         sources.find(data.source, columns),
         source=data.source,
         count_tokens=_token_counter(config.model.checkpoint),
@@ -75,7 +76,7 @@ def _report(config: ExperimentConfig) -> checks.DataReport:
     )
 
 
-def _token_counter(checkpoint: str) -> checks.CountTokens:
+def _token_counter(checkpoint: str) -> data_report.CountTokens:
     """Counts with the checkpoint's tokenizer, read when the first rows are there: faulty files are answered before."""
     tokenizer = functools.cache(functools.partial(_tokenizer, checkpoint))
     options = {"max_length": UNCUT, "truncation": Truncation.HEAD}
@@ -100,7 +101,7 @@ def _tokenizer(checkpoint: str) -> "Tokenizer":
         return Tokenizer(folder)
 
 
-def _lines(report: checks.DataReport) -> list[str]:
+def _lines(report: data_report.DataReport) -> list[str]:
     """The report for a terminal: sizes and lengths, labels, then findings, worst first."""
     printed = [f"data: {report.source}", *(f"note: {note}" for note in report.notes)]
     header = f"{'split':<12}{'examples':>10}{'tokens: median':>17}{'90%':>7}{'99%':>7}{'max':>7}"
@@ -122,7 +123,7 @@ def _printable(line: str) -> str:
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
 
 
-def _label_table(report: checks.DataReport) -> list[str]:
+def _label_table(report: data_report.DataReport) -> list[str]:
     """A line for each label, a column for each split; of numbers their range."""
     names = list(dict.fromkeys(name for split in report.splits.values() for name in split.labels))
     width = min(max([12, *(len(name) + 2 for name in names[:SHOWN_LABELS])]), shutil.get_terminal_size().columns // 2)
@@ -135,7 +136,7 @@ def _label_table(report: checks.DataReport) -> list[str]:
     return printed
 
 
-def _cell(split: checks.SplitReport, name: str, *, is_number: bool) -> str:
+def _cell(split: data_report.SplitReport, name: str, *, is_number: bool) -> str:
     if name not in split.labels:
         return "-"
     value = split.labels[name]

@@ -7,10 +7,11 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
-from tf_finetune.data import cache, files, hub_datasets, tables, tfds_datasets
-from tf_finetune.data.rows import SPLIT_NAMES, Columns
+from tf_finetune.data import cache
 from tf_finetune.errors import InputError
 from tf_finetune.packages import KNOWN_SHA256
+from tf_finetune.readers import files, hub_datasets, tables, tfds_datasets
+from tf_finetune.readers.rows import SPLIT_NAMES, Columns
 
 PACKAGE = Path(__file__).parents[1]
 # What reads and splits rows, or makes tokens of them: another line in any of these files, another key.

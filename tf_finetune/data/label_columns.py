@@ -8,9 +8,9 @@ import re
 import numpy as np
 import pyarrow as pa
 
-from tf_finetune.data.rows import label_of
 from tf_finetune.data.store import Rows, numbers_of
 from tf_finetune.errors import InputError
+from tf_finetune.readers.rows import label_of
 
 NUMBER = re.compile(r"-?(\d+\.?\d*|\.\d+)([eE][-+]?\d{1,3})?")
 

@@ -7,21 +7,13 @@ from typing import TypeVar
 import numpy as np
 
 from tf_finetune.config import ProblemType
-from tf_finetune.data import (
-    files,
-    fingerprint,
-    hub_datasets,
-    labels,
-    splitting,
-    store,
-    tables,
-    tfds_datasets,
-)
+from tf_finetune.data import fingerprint, labels, splitting, store
 from tf_finetune.data.examples import Examples
-from tf_finetune.data.reviews import packaged_reviews
-from tf_finetune.data.rows import WHOLE, Columns, Found, refuse_columns
 from tf_finetune.data.store import Rows
 from tf_finetune.errors import InputError
+from tf_finetune.readers import files, hub_datasets, tables, tfds_datasets
+from tf_finetune.readers.reviews import packaged_reviews
+from tf_finetune.readers.rows import WHOLE, Columns, Found, refuse_columns
 
 # The same 50,000 reviews, and 50,000 without labels, under the first name of either catalog.
 IMDB_ON_HUB, IMDB_IN_TFDS = "stanfordnlp/imdb", "imdb_reviews/plain_text"

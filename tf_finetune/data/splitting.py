@@ -5,9 +5,9 @@ import random
 
 import numpy as np
 
-from tf_finetune.data.rows import WHOLE
 from tf_finetune.data.store import Rows
 from tf_finetune.errors import InputError
+from tf_finetune.readers.rows import WHOLE
 
 ORDER = ("train", "validation", "test")
 

@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 
 from tf_finetune.data import cache
-from tf_finetune.data.rows import Found, Row, refuse
 from tf_finetune.data.strings import Strings
 from tf_finetune.errors import InputError
+from tf_finetune.readers.rows import Found, Row, refuse
 
 # A piece of the file, and what is in memory while it is written.
 PIECE_ROWS, PIECE_CHARACTERS = 8192, 2**24

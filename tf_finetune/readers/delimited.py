@@ -5,9 +5,9 @@ import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tf_finetune.data.opening import opened_text
-from tf_finetune.data.rows import OnFault, check_columns
 from tf_finetune.errors import InputError
+from tf_finetune.readers.opening import opened_text
+from tf_finetune.readers.rows import OnFault, check_columns
 
 # What a quoted text may have at most. A quote that is never closed makes the rest of the file one text, which is
 # given up here instead of in memory.

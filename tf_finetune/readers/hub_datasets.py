@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tf_finetune import hub
-from tf_finetune.data import catalogs
-from tf_finetune.data.rows import Columns, Found, check_columns
 from tf_finetune.errors import InputError
+from tf_finetune.readers import catalogs
+from tf_finetune.readers.rows import Columns, Found, check_columns
 
 if TYPE_CHECKING:
     import datasets

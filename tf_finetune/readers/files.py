@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from tf_finetune.data import tables
-from tf_finetune.data.opening import read_text
-from tf_finetune.data.rows import SPLIT_NAMES, WHOLE, Columns, Found, OnFault, Reader, Row, joined, refuse_columns
 from tf_finetune.errors import InputError
+from tf_finetune.readers import tables
+from tf_finetune.readers.opening import read_text
+from tf_finetune.readers.rows import SPLIT_NAMES, WHOLE, Columns, Found, OnFault, Reader, Row, joined, refuse_columns
 
 # train, train-00000-of-00004, train_1
 SPLIT_STEM = re.compile(rf"({'|'.join(SPLIT_NAMES)})([-_.]\d+([-_]of[-_]\d+)?)?")

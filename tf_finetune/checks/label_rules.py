@@ -1,9 +1,9 @@
 """What training asks of the labels of a source, told while its rows stream by."""
 
+from tf_finetune.checks.findings import ERROR, Finding, FoundRow, plural
+from tf_finetune.checks.seen_rows import SPLITS
 from tf_finetune.config import ProblemType
-from tf_finetune.data.findings import ERROR, Finding, FoundRow, plural
-from tf_finetune.data.row_store import SPLITS
-from tf_finetune.data.rows import Row, classes_of, number_of
+from tf_finetune.readers.rows import Row, classes_of, number_of
 
 REGRESSION = f"model.problem_type={ProblemType.REGRESSION.value}"
 

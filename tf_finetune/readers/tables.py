@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tf_finetune.data import delimited
-from tf_finetune.data.opening import GZIP, opened_text
-from tf_finetune.data.rows import (
+from tf_finetune.errors import InputError
+from tf_finetune.readers import delimited
+from tf_finetune.readers.opening import GZIP, opened_text
+from tf_finetune.readers.rows import (
     Columns,
     OnFault,
     Row,
@@ -19,7 +20,6 @@ from tf_finetune.data.rows import (
     row_of,
     text_of,
 )
-from tf_finetune.errors import InputError
 
 if TYPE_CHECKING:
     import pyarrow

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from tf_finetune.data.rows import SPLIT_NAMES, Columns, Found, OnFault, Reader, Row, joined, row_of
 from tf_finetune.errors import InputError
+from tf_finetune.readers.rows import SPLIT_NAMES, Columns, Found, OnFault, Reader, Row, joined, row_of
 
 # The values of `Columns.names` as a catalog gives them.
 Values = Sequence[object]

@@ -4,9 +4,10 @@ import tarfile
 import pytest
 
 from tf_finetune import packages
-from tf_finetune.data import reviews, sources
-from tf_finetune.data.rows import Columns
+from tf_finetune.data import sources
 from tf_finetune.errors import InputError
+from tf_finetune.readers import reviews
+from tf_finetune.readers.rows import Columns
 
 
 def test_packaged_reviews_by_their_rule(tmp_path, monkeypatch):

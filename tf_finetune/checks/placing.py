@@ -5,8 +5,8 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 
-from tf_finetune.data.rows import WHOLE, Found, OnFault, Reader, Row
 from tf_finetune.errors import InputError
+from tf_finetune.readers.rows import WHOLE, Found, OnFault, Reader, Row
 
 BY_TENTH = {0: "test", 1: "validation"}
 

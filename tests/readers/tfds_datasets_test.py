@@ -3,9 +3,10 @@ from types import SimpleNamespace
 import numpy
 import pytest
 
-from tf_finetune.data import sources, tfds_datasets
-from tf_finetune.data.rows import Columns, refuse
+from tf_finetune.data import sources
 from tf_finetune.errors import InputError
+from tf_finetune.readers import tfds_datasets
+from tf_finetune.readers.rows import Columns, refuse
 
 
 @pytest.fixture(scope="module")

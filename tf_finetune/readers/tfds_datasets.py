@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from tf_finetune import runtime
-from tf_finetune.data import catalogs
-from tf_finetune.data.rows import Columns, Found, check_columns
 from tf_finetune.errors import InputError
+from tf_finetune.readers import catalogs
+from tf_finetune.readers.rows import Columns, Found, check_columns
 
 if TYPE_CHECKING:
     from tensorflow_datasets.core import DatasetBuilder

@@ -4,12 +4,12 @@ from array import array
 from collections import Counter
 from collections.abc import Sequence
 
+from tf_finetune.checks import text_faults
+from tf_finetune.checks.findings import ERROR, NOTE, WARNING, Finding, FoundRow, plural
+from tf_finetune.checks.seen_rows import Places, RowStore, as_numpy, as_words
 from tf_finetune.config import ProblemType
-from tf_finetune.data import text_faults
-from tf_finetune.data.findings import ERROR, NOTE, WARNING, Finding, FoundRow, plural
-from tf_finetune.data.row_store import Places, RowStore, as_numpy, as_words
-from tf_finetune.data.rows import Row
 from tf_finetune.errors import InputError
+from tf_finetune.readers.rows import Row
 
 # Kinds told from one text alone: how bad, and what to say behind "3 rows ".
 OF_ONE_TEXT = {
@@ -66,7 +66,7 @@ class RowChecks:
 
     def findings(self, *, most_rows: int | None = None) -> list[Finding]:
         """What is wrong, with at most so many rows of each; None means all."""
-        from tf_finetune.data.repeats import repeats
+        from tf_finetune.checks.repeats import repeats
 
         found = self._unreadable(most_rows)
         for kind, (severity, words) in OF_ONE_TEXT.items():

@@ -4,7 +4,7 @@ import tarfile
 from collections.abc import Iterator
 
 from tf_finetune import packages
-from tf_finetune.data.rows import OnFault, Row
+from tf_finetune.readers.rows import OnFault, Row
 
 REVIEWS_ARCHIVE = "hutto_ICWSM_2014.tar.gz"
 REVIEWS_FILE = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"

@@ -5,13 +5,13 @@ from array import array
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tf_finetune.checks import findings, placing, text_faults
+from tf_finetune.checks.findings import NOTE, Finding
+from tf_finetune.checks.label_rules import LabelRules
+from tf_finetune.checks.row_checks import RowChecks, repeat_findings
+from tf_finetune.checks.seen_rows import SPLITS, as_numpy, as_words
 from tf_finetune.config import ProblemType
-from tf_finetune.data import findings, placing, text_faults
-from tf_finetune.data.findings import NOTE, Finding
-from tf_finetune.data.label_rules import LabelRules
-from tf_finetune.data.row_checks import RowChecks, repeat_findings
-from tf_finetune.data.row_store import SPLITS, as_numpy, as_words
-from tf_finetune.data.rows import WHOLE, Found, Row
+from tf_finetune.readers.rows import WHOLE, Found, Row
 
 if TYPE_CHECKING:
     import numpy as np
@@ -157,7 +157,7 @@ class _Lengths:
 
 
 def _normalised_repeats(checks: RowChecks, longer: _Lengths) -> list[Finding]:
-    from tf_finetune.data.repeats import repeats
+    from tf_finetune.checks.repeats import repeats
 
     store = checks.store
     if not len(store):

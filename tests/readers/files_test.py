@@ -3,9 +3,10 @@ import json
 
 import pytest
 
-from tf_finetune.data import files, sources
-from tf_finetune.data.rows import WHOLE, Columns, refuse
+from tf_finetune.data import sources
 from tf_finetune.errors import InputError
+from tf_finetune.readers import files
+from tf_finetune.readers.rows import WHOLE, Columns, refuse
 
 ROWS = [("x", "a"), ("y", "b")]
 

@@ -4,8 +4,8 @@ from array import array
 from typing import TYPE_CHECKING
 
 from tf_finetune.config import ProblemType
-from tf_finetune.data import rows
-from tf_finetune.data.rows import Label, Row
+from tf_finetune.readers import rows
+from tf_finetune.readers.rows import Label, Row
 
 if TYPE_CHECKING:
     import numpy as np

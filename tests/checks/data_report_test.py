@@ -4,12 +4,14 @@ import json
 
 import pytest
 
+from tf_finetune.checks import data_report, findings
+from tf_finetune.checks.row_checks import RowChecks
+from tf_finetune.checks.seen_rows import Places
 from tf_finetune.config import ProblemType
-from tf_finetune.data import checks, files, findings, reviews, sources
-from tf_finetune.data.row_checks import RowChecks
-from tf_finetune.data.row_store import Places
-from tf_finetune.data.rows import Columns, Row
+from tf_finetune.data import sources
 from tf_finetune.errors import InputError
+from tf_finetune.readers import files, reviews
+from tf_finetune.readers.rows import Columns, Row
 
 WORDS = ["printer", "invoice", "router", "password", "screen", "battery", "keyboard", "license", "backup", "monitor"]
 # Lines that have nothing wrong with them, and no two alike.
@@ -27,7 +29,7 @@ def report(tmp_path):
             (tmp_path / f"{name}.csv").write_bytes(content)
         found = files.read(str(tmp_path), columns or Columns(), whole_file=False)
         count_tokens = lambda texts, pairs: [len(text.split()) + 2 for text in texts]  # noqa: E731
-        result = checks.check(found, source="here", count_tokens=count_tokens, max_length=max_length, **options)
+        result = data_report.check(found, source="here", count_tokens=count_tokens, max_length=max_length, **options)
         return result, {
             finding.kind: [row.where.replace(f"{tmp_path}/", "") for row in finding.rows] for finding in result.findings
         }
@@ -195,7 +197,7 @@ class TestLists:
         lines = [{"text": f"text {i}", "label": ["a"] if i else "b"} for i in range(30)]
         (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, lines)))
         found = files.read(str(tmp_path), Columns(), whole_file=False)
-        result = checks.check(found, source="", count_tokens=lambda texts, pairs: [3] * len(texts), max_length=9)
+        result = data_report.check(found, source="", count_tokens=lambda texts, pairs: [3] * len(texts), max_length=9)
         assert "mixed_labels" in {finding.kind for finding in result.findings}
 
 
@@ -222,7 +224,7 @@ def test_rows_are_split_as_training_splits_them(tmp_path, write_table, names, op
         expected = {split: len(examples) for split, examples in sources.load(source, **options).examples.items()}
     except InputError:
         with pytest.raises(InputError, match="the validation split of .* is fixed already"):
-            checks.check(found, source=source, count_tokens=None, max_length=9, **options)
+            data_report.check(found, source=source, count_tokens=None, max_length=9, **options)
         return
     seen = {}
 
@@ -230,7 +232,7 @@ def test_rows_are_split_as_training_splits_them(tmp_path, write_table, names, op
         seen.setdefault("texts", []).extend(texts)
         return [3] * len(texts)
 
-    result = checks.check(found, source=source, count_tokens=count_tokens, max_length=9, **options)
+    result = data_report.check(found, source=source, count_tokens=count_tokens, max_length=9, **options)
     assert {split: of_split.examples for split, of_split in result.splits.items()} == expected
     trained = [text for examples in sources.load(source, **options).examples.values() for text in examples.texts]
     assert sorted(seen["texts"]) == sorted(trained)
@@ -265,7 +267,9 @@ def test_places_are_kept_in_eight_bytes_and_come_back_whole():
 def test_the_packaged_reviews():
     """Real text: entities are left in it, and its reader has dropped the copies that its file has."""
     found = sources.find("reviews", Columns())
-    result = checks.check(found, source="reviews", count_tokens=lambda texts, pairs: [9] * len(texts), max_length=128)
+    result = data_report.check(
+        found, source="reviews", count_tokens=lambda texts, pairs: [9] * len(texts), max_length=128
+    )
     assert {finding.kind: finding.count for finding in result.findings} == {"html_markup": 22, "extreme_length": 8}
     assert {name: split.examples for name, split in result.splits.items()} == {
         "train": 8433, "validation": 1038, "test": 1095,

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from tf_finetune.data.rows import not_utf8, utf16
 from tf_finetune.errors import InputError
+from tf_finetune.readers.rows import not_utf8, utf16
 
 GZIP = ".gz"
 

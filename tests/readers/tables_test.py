@@ -4,9 +4,9 @@ import tracemalloc
 
 import pytest
 
-from tf_finetune.data import delimited, tables
-from tf_finetune.data.rows import Columns, Row, refuse
 from tf_finetune.errors import InputError
+from tf_finetune.readers import delimited, tables
+from tf_finetune.readers.rows import Columns, Row, refuse
 
 
 @pytest.fixture

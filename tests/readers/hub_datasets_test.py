@@ -8,9 +8,11 @@ import pytest
 from stand_ins import dataset_card, dataset_files, parquet_file
 
 from tf_finetune import hub as hub_module
-from tf_finetune.data import checks, hub_datasets, sources
-from tf_finetune.data.rows import Columns, Row, refuse
+from tf_finetune.checks import data_report
+from tf_finetune.data import sources
 from tf_finetune.errors import InputError
+from tf_finetune.readers import hub_datasets
+from tf_finetune.readers.rows import Columns, Row, refuse
 
 
 def film_files(size=40, **extra):
@@ -260,7 +262,7 @@ class TestFaults:
 def test_what_check_data_says_of_a_dataset(add_dataset):
     rows = [(f"film {i}", i % 2) for i in range(40)]
     commit = add_dataset("me/films", film_files(test=[("film 7", 1), ("unrated", -1)], validation=rows[:2]))
-    result = checks.check(
+    result = data_report.check(
         sources.find("hub:me/films", Columns()),
         source="hub:me/films",
         count_tokens=lambda texts, pairs: [4] * len(texts),
