@@ -207,7 +207,8 @@ class TestInterrupted:
     def test_killed(self, source, data_cache):
         """A real process, killed while rows stream in; a living one beside it keeps what it is writing."""
         code = (
-            "import sys, time; from tf_finetune.data import files, sources, store, tables\n"
+            "import sys, time\nfrom tf_finetune.data import sources, store\n"
+            "from tf_finetune.readers import files, tables\n"
             "store.PIECE_ROWS, rows = 5, tables.rows\n"
             "def slow(*arguments):\n"
             "    for number, row in enumerate(rows(*arguments)):\n"
