@@ -22,7 +22,7 @@ from tf_finetune.data.pipeline import batches
 from tf_finetune.data.tokenized import TokenizedExamples
 from tf_finetune.errors import InputError, RunError
 from tf_finetune.evaluation.classifier import Classifier
-from tf_finetune.evaluation.metrics import in_words, metrics_of, score
+from tf_finetune.evaluation.metrics import headline, metrics_of, score
 from tf_finetune.text.tokenizer import Tokenizer
 from tf_finetune.training import checkpoints
 from tf_finetune.training.callbacks import MetricsLog, Progress
@@ -205,11 +205,10 @@ def _validate(classifier: Classifier, examples: TokenizedExamples, *, epoch: int
     logits = classifier.logits_of(examples)
     if not np.isfinite(logits).all():
         raise RunError("the validation loss is not finite: a lower learning rate may help")
-    result = metrics_of(logits, examples.labels, classifier.problem_type)
-    result = {name: value for name, value in result.items() if isinstance(value, float)}
+    metrics = metrics_of(logits, examples.labels, classifier.problem_type)
     when = "" if epoch is None else f"epoch {epoch + 1}"
-    print(f"{when}  validation {in_words(result)}", flush=True)
-    return result
+    print(f"{when}  validation {headline(metrics)}  loss {metrics['loss']:.4f}", flush=True)
+    return {name: value for name, value in metrics.items() if isinstance(value, float)}
 
 
 def _compile(classifier: Classifier, config: ExperimentConfig, num_train_steps: int) -> WarmupLinearDecay:

@@ -8,9 +8,9 @@ from typing import Any
 from tf_finetune import pretrained, runtime, settings
 from tf_finetune.bert.architecture import BertArchitecture
 from tf_finetune.config import ExperimentConfig
-from tf_finetune.data import sources
+from tf_finetune.data import brief_check, sources
 from tf_finetune.errors import InputError
-from tf_finetune.evaluation.metrics import in_words
+from tf_finetune.evaluation.metrics import headline
 from tf_finetune.workdir import Workdir
 
 # The checkpoint of the smoke config: written on the spot, because nothing pretrained is that small.
@@ -79,6 +79,8 @@ def gather(config: ExperimentConfig, run: Workdir, *, restart: bool) -> Inputs:
         )
     for note in splits.notes:
         print(f"note: {note}", flush=True)
+    for line in brief_check.lines(splits.examples, splits.label_names, splits.problem_type):
+        print(line, flush=True)
     checkpoint = None
     if config.model.checkpoint != RANDOM_TINY:
         checkpoint = pretrained.local_checkpoint(config.model.checkpoint)
@@ -103,8 +105,8 @@ def _check_max_length(max_length: int, architecture: BertArchitecture) -> None:
 
 
 def _say_what_is_where(run: Workdir, best: dict[str, Any]) -> None:
-    numbers = in_words(best["validation"])
-    print(f"best validation: {numbers} at epoch {best['epoch'] + 1}, kept in {run.checkpoints / best['checkpoint']}")
+    score, epoch = headline(best["validation"]), best["epoch"] + 1
+    print(f"best validation {score} at epoch {epoch}, kept in {run.checkpoints / best['checkpoint']}")
     print(f"curves: {run.metrics}, and for TensorBoard {run.tensorboard}")
     print("next:")
     flag = f"--workdir={shlex.quote(str(run.path))}"

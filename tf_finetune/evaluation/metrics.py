@@ -30,12 +30,10 @@ def score(metrics: Mapping[str, Any], problem_type: ProblemType) -> tuple[float,
     return metrics["f1" if problem_type is ProblemType.MULTI_LABEL else "accuracy"], -metrics["loss"]
 
 
-def in_words(metrics: Mapping[str, Any]) -> str:
-    """The loss, and the one metric that says most: correlation, accuracy, or F1 where there are several labels."""
-    name = next(name for name in ("pearson", "f1_macro", "accuracy", "loss") if name in metrics)
-    name = "f1" if name == "f1_macro" else name
-    loss = f"loss {number_text(metrics['loss'])}"
-    return loss if name == "loss" else f"{name} {number_text(metrics[name])}  {loss}"
+def headline(metrics: Mapping[str, Any]) -> str:
+    """The one metric that says most: correlation, F1 where there are several labels, else accuracy."""
+    name = "pearson" if "pearson" in metrics else "f1" if "f1_macro" in metrics else "accuracy"
+    return f"{name} {number_text(metrics.get(name))}"
 
 
 def number_text(value: float | int | None) -> str:
