@@ -4,7 +4,15 @@ import math
 import numpy as np
 import pytest
 
-from tf_finetune.evaluation.metrics import classification_metrics, softmax
+from tf_finetune.config import ProblemType
+from tf_finetune.evaluation.metrics import (
+    classification_metrics,
+    multi_label_metrics,
+    regression_metrics,
+    score,
+    sigmoid,
+    softmax,
+)
 
 
 def logits_of(probabilities):
@@ -129,3 +137,65 @@ def test_float32_logits_of_a_model_pass_without_a_warning(num_labels):
     logits = random.normal(size=(200, num_labels)).astype(np.float32)
     metrics = classification_metrics(logits, random.integers(0, num_labels, size=200).astype(np.int32))
     assert metrics["examples"] == 200
+
+
+class TestMultiLabel:
+    """Four examples of two classes: two wholly right, one with a class missed, one with a class too many."""
+
+    @pytest.fixture
+    def metrics(self):
+        logits = np.array([[2.0, -2.0], [-1.0, 3.0], [0.5, 0.5], [-4.0, -4.0]], np.float32)
+        return multi_label_metrics(logits, np.array([[1, 0], [1, 1], [1, 0], [0, 0]], np.float32))
+
+    def test_by_hand(self, metrics):
+        assert metrics["examples"] == 4
+        assert metrics["accuracy"] == 0.5
+        assert metrics["precision"] == pytest.approx(3 / 4)
+        assert metrics["recall"] == pytest.approx(3 / 4)
+        assert metrics["f1"] == pytest.approx(3 / 4)
+        assert metrics["f1_macro"] == pytest.approx((4 / 5 + 2 / 3) / 2)
+        assert metrics["confusion_matrix"] == [[[1, 0], [1, 2]], [[2, 1], [0, 1]]]
+
+    def test_loss_is_the_mean_over_examples_and_classes(self, metrics):
+        probabilities = 1 / (1 + np.exp(-np.array([2.0, 2.0, -1.0, 3.0, 0.5, -0.5, 4.0, 4.0])))
+        assert metrics["loss"] == pytest.approx(-np.log(probabilities).mean())
+
+    def test_auc_of_classes_that_have_one(self, metrics):
+        assert metrics["roc_auc"] == pytest.approx((1.0 + 1.0) / 2)
+        lone = multi_label_metrics(np.zeros((2, 1), np.float32), np.ones((2, 1)))
+        assert lone["roc_auc"] is None
+
+    def test_json_ready(self, metrics):
+        json.dumps(metrics, allow_nan=False)
+
+
+class TestRegression:
+    def test_by_hand(self):
+        metrics = regression_metrics(np.array([[1.0], [2.0], [4.0]], np.float32), np.array([1.0, 3.0, 4.0]))
+        assert metrics["loss"] == pytest.approx(1 / 3)
+        assert metrics["mean_absolute_error"] == pytest.approx(1 / 3)
+        assert metrics["spearman"] == pytest.approx(1)
+        assert metrics["pearson"] == pytest.approx(np.corrcoef([1, 2, 4], [1, 3, 4])[0, 1])
+
+    @pytest.mark.parametrize(("predicted", "labels"), [([2, 2], [1, 3]), ([1, 3], [2, 2])])
+    def test_no_correlation_with_what_is_constant(self, predicted, labels):
+        metrics = regression_metrics(np.array(predicted, np.float32)[:, None], np.array(labels))
+        assert (metrics["pearson"], metrics["spearman"]) == (None, None)
+
+
+class TestScore:
+    def test_regression_goes_by_the_error(self):
+        assert score({"loss": 0.1}, ProblemType.REGRESSION) > score({"loss": 0.2}, ProblemType.REGRESSION)
+
+    def test_several_labels_go_by_f1(self):
+        better, worse = {"f1": 0.7, "accuracy": 0.1, "loss": 1.0}, {"f1": 0.6, "accuracy": 0.9, "loss": 0.1}
+        assert score(better, ProblemType.MULTI_LABEL) > score(worse, ProblemType.MULTI_LABEL)
+
+    def test_among_equals_the_lower_loss(self):
+        better, worse = {"accuracy": 0.7, "loss": 0.5}, {"accuracy": 0.7, "loss": 0.6}
+        assert score(better, ProblemType.SINGLE_LABEL) > score(worse, ProblemType.SINGLE_LABEL)
+
+
+@pytest.mark.parametrize("size", [1e4, 3e38])
+def test_sigmoid_of_extreme_logits(size):
+    np.testing.assert_array_equal(sigmoid(np.array([size, -size, 0], np.float32)), [1, 0, 0.5])

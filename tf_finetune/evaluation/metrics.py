@@ -32,7 +32,7 @@ def score(metrics: Mapping[str, Any], problem_type: ProblemType) -> tuple[float,
 
 def headline(metrics: Mapping[str, Any]) -> str:
     """The one metric that says most: correlation, F1 where there are several labels, else accuracy."""
-    name = "pearson" if "pearson" in metrics else "f1" if "f1_macro" in metrics else "accuracy"
+    name = "pearson" if "mean_absolute_error" in metrics else "f1" if "f1_macro" in metrics else "accuracy"
     return f"{name} {number_text(metrics.get(name))}"
 
 
