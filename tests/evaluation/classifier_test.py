@@ -4,11 +4,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from tf_finetune.data.rows import Columns
 
 from tf_finetune.config import Truncation
 from tf_finetune.data import sources, tokenized
 from tf_finetune.evaluation.classifier import Classifier
+from tf_finetune.readers.rows import Columns
 from tf_finetune.text.tokenizer import Tokenizer
 
 

@@ -67,7 +67,7 @@ def _paths(place: str) -> list[Path]:
     """All files that may be read for files, a list, a glob or a folder; for a folder some more than are."""
     folder = Path(place)
     if not folder.is_dir():
-        return files._matching(place)
+        return files.matching(place)
     found = list(folder.iterdir())
     for name in SPLIT_NAMES:
         found += [*(folder / name).glob("*"), *(folder / name).glob("*/*.txt")]

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import re
 
 import numpy as np
@@ -10,7 +9,7 @@ import pyarrow as pa
 
 from tf_finetune.data.store import Rows, numbers_of
 from tf_finetune.errors import InputError
-from tf_finetune.readers.rows import label_of
+from tf_finetune.readers.rows import classes_in
 
 NUMBER = re.compile(r"-?(\d+\.?\d*|\.\d+)([eE][-+]?\d{1,3})?")
 
@@ -110,22 +109,10 @@ def multiple(rows: Rows) -> Named:
         classes = []
         for index, (cell, listed) in enumerate(zip(cells.to_pylist(), lists.to_pylist(), strict=True), first):
             if listed is None and cell not in kept:
-                kept[cell] = _classes(cell, rows, index)
+                kept[cell] = classes_in(cell, rows.place(index))
             classes.append(dict.fromkeys(kept[cell] if listed is None else listed))
         codes.append(np.array([names.setdefault(n, len(names)) for each in classes for n in each], np.int32))
         counts.append(np.array([len(each) for each in classes], np.int64))
         first += len(classes)
     starts = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
     return Named(tuple(names), np.concatenate(codes), starts)
-
-
-def _classes(cell: str, rows: Rows, index: int) -> tuple[str, ...]:
-    """The classes in a cell of a table."""
-    if not cell.lstrip().startswith("["):
-        return tuple(name.strip() for name in cell.split(",") if name.strip())
-    try:
-        names = json.loads(cell)
-    except (ValueError, RecursionError):
-        expected = "a JSON list, or names with commas between"
-        raise InputError("labels are malformed", where=rows.place(index), expected=expected, got=cell[:60]) from None
-    return tuple(label_of(name, rows.place(index)) for name in names)

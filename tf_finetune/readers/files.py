@@ -32,7 +32,7 @@ def read(source: str, columns: Columns, *, whole_file: bool) -> Found:
     folder = Path(source).expanduser()
     if source and folder.is_dir():
         return _folder(folder, columns)
-    paths = _matching(source)
+    paths = matching(source)
     named = {path: _split_of(path) for path in paths}
     if whole_file and (len(paths) == 1 or not any(named.values())):
         named = dict.fromkeys(paths, "test")
@@ -53,14 +53,14 @@ def absolute(source: str) -> str:
     """
     if source and Path(source).expanduser().exists():
         return str(Path(source).expanduser().absolute())
-    _matching(source)
+    matching(source)
     parts = [Path(part.strip()).expanduser() for part in source.split(",") if part.strip()]
     here = Path.cwd()
     anchor = Path(glob.escape(str(here)))
     return ",".join(str((here if part.is_file() else anchor) / part) for part in parts)
 
 
-def _matching(source: str) -> list[Path]:
+def matching(source: str) -> list[Path]:
     """The files of a name, a list or a glob, each once."""
     if Path(source).expanduser().is_file():
         return [Path(source).expanduser()]

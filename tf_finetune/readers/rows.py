@@ -1,5 +1,6 @@
 """What every reader of a source gives: rows by split. And which values can be a text or a label."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -214,16 +215,29 @@ def check_columns(names: Sequence[str], columns: Sequence[str], where: object, *
 
 
 def classes_of(label: Label, problem_type: ProblemType) -> tuple[str, ...]:
-    """The classes that a label names; of a text file's cell that is multi-label, those of the JSON list in it."""
+    """The classes that a label names; the label itself where that cannot be told."""
     if not isinstance(label, str):
         return label
-    if problem_type is ProblemType.MULTI_LABEL and label.startswith("["):
-        try:
-            names = json.loads(label)
-            return tuple(dict.fromkeys(label_of(name, "a list") for name in names))
-        except (ValueError, RecursionError, InputError):
-            pass
+    if problem_type is ProblemType.MULTI_LABEL:
+        with contextlib.suppress(InputError):
+            return classes_in(label, "a cell")
     return (label,)
+
+
+def classes_in(cell: str, where: object) -> tuple[str, ...]:
+    """The classes in a cell of a table: a JSON list, or names with commas between.
+
+    Raises:
+        InputError: it begins like a list and is none.
+    """
+    if not cell.lstrip().startswith("["):
+        return tuple(dict.fromkeys(name.strip() for name in cell.split(",") if name.strip()))
+    try:
+        names = json.loads(cell)
+    except (ValueError, RecursionError):
+        expected = "a JSON list, or names with commas between"
+        raise InputError("labels are malformed", where=where, expected=expected, got=cell[:60]) from None
+    return tuple(dict.fromkeys(label_of(name, where) for name in names))
 
 
 def number_of(label: Label) -> float | None:
