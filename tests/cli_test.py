@@ -130,14 +130,14 @@ def with_checkpoint(folder):
     [
         (
             {"train.csv": TABLE, "test.csv": "text,label\nfine,maybe\n"},
-            "a label of the test split is unknown, in .*data, expected no or yes, got 'maybe'",
+            "a label of the test split is unknown, in .*test.csv line 2, expected no or yes, got 'maybe'",
         ),
         ({"train.csv": "text,label\nfine,\n"}, "a label is missing, in .*train.csv line 2"),
         ({"train.csv": TABLE, "test.csv": "text,label\n"}, "the test split is empty, in .*data"),
         ({"train.csv": TABLE.replace("no\n", "yes\n")}, "only one class in the training data, in .*data, .* got yes"),
         (
             {"train.csv": TABLE.replace("no\n", "0.5\n").replace("yes\n", "1.5\n")},
-            "labels are fractional numbers, in .*data, expected classes: names or whole numbers, got '0.5'",
+            "labels are fractional numbers, in .*data, expected classes: names or whole numbers; numbers need .*=regression, got '0.5'",
         ),
         ({"train.csv": TABLE.replace(",", ";")}, "no such column, in .*train.csv, expected a column 'text' and commas"),
         ({"notes.md": "# data"}, "no splits in the data folder, in .*data, expected train.csv, .*"),
