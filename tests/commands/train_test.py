@@ -18,6 +18,7 @@ from tf_finetune.commands.dry_run import dry_run
 from tf_finetune.commands.train import train
 from tf_finetune.config import Precision, Truncation
 from tf_finetune.data import sources
+from tf_finetune.data.sources import Splits
 from tf_finetune.errors import RunError
 
 FILLERS = ("the", "a", "film", "is", "was", "very", "so", "plot", "cast", "it", "and")
@@ -61,8 +62,8 @@ def test_the_best_checkpoint_is_kept_and_training_stops_early(config, tmp_path, 
     accuracies = iter([0.5, 0.6, 0.8, 0.7, 0.8, 0.9])  # before training, then by epoch; the last is never reached
     seen = []
 
-    def scripted(model, dataset, *, epoch=None):
-        seen.append(model.classifier.kernel.numpy())
+    def scripted(classifier, examples, *, epoch=None):
+        seen.append(classifier.model.classifier.kernel.numpy())
         return {"accuracy": next(accuracies), "loss": 1.0}
 
     monkeypatch.setattr(fit_module, "_validate", scripted)
@@ -167,11 +168,11 @@ def test_a_head_for_the_same_labels_is_kept_and_for_others_is_new(config, tmp_pa
     [checkpoint] = (tmp_path / "run" / "checkpoints").iterdir()
     config.model.checkpoint = str(checkpoint)
     head = TFBertForSequenceClassification.from_pretrained(checkpoint).classifier.kernel.numpy()
-    built = fit_module.build_classifier(config, ("neg", "pos"), checkpoint)
+    built = fit_module.build_classifier(config, Splits({}, ("neg", "pos")), checkpoint)
     np.testing.assert_array_equal(built.model.classifier.kernel.numpy(), head)
     for labels in (("pos", "neg"), ("neg", "neutral", "pos")):
         caplog.clear()
-        built = fit_module.build_classifier(config, labels, checkpoint)
+        built = fit_module.build_classifier(config, Splits({}, labels), checkpoint)
         assert "the stored classifier is not used" in caplog.text
         assert built.label_names == labels
         assert not np.array_equal(built.model.classifier.kernel.numpy()[:, :2], head)
@@ -214,10 +215,13 @@ def test_an_export_that_would_tokenize_otherwise_is_not_published(config, tmp_pa
     from tf_finetune.text.tokenizer import Tokenizer
 
     train(config, tmp_path / "run")
-    vocabulary = Tokenizer.vocabulary.fget
-    monkeypatch.setattr(
-        Tokenizer, "vocabulary", property(lambda self: vocabulary(self)[:5] + ["a", "the"] + vocabulary(self)[7:])
-    )
+    options = Tokenizer.in_graph_options
+
+    def swapped(tokenizer):
+        vocabulary = options(tokenizer)["vocabulary"]
+        return options(tokenizer) | {"vocabulary": [*vocabulary[:5], vocabulary[6], vocabulary[5], *vocabulary[7:]]}
+
+    monkeypatch.setattr(Tokenizer, "in_graph_options", swapped)
     with pytest.raises(RunError, match="the export would tokenize 'The movie was"):
         export(tmp_path / "run")
     assert not any((tmp_path / "run" / "export").iterdir())
@@ -275,7 +279,7 @@ def test_a_model_with_many_more_rows_than_tokens_is_warned_of(config, tmp_path, 
         description = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps(description | {"vocab_size": len(words) + surplus}))
         capsys.readouterr()
-        fit_module.build_classifier(config, ("neg", "pos"), folder)
+        fit_module.build_classifier(config, Splits({}, ("neg", "pos")), folder)
         said = f"the tokenizer has {len(words)} tokens and the model {len(words) + surplus}: are both of the same"
         assert (said in capsys.readouterr().err) == warned
 
