@@ -36,6 +36,14 @@ format: $(VENV)/.test-installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Times one AdamW update of the demo model, ours against Keras, interleaved in one run.
-bench: $(VENV)/.installed
+$(VENV)/.bench-installed: $(VENV)/.installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	touch $@
+
+# The small benchmarks, then us and every peer on the same work, each in an environment of its own: hours, and 9 GB.
+# An interrupted run goes on where it was; OPTIONS=--quick tries all of it in small.
+bench: $(VENV)/.bench-installed
 	$(BIN)/python benchmarks/optimizer_step.py
+	$(BIN)/python benchmarks/padding.py
+	$(BIN)/python benchmarks/compare.py $(OPTIONS)
+	$(if $(findstring --quick,$(OPTIONS)),,$(BIN)/python benchmarks/report.py)
