@@ -3,7 +3,8 @@
 python benchmarks/compare.py [--rounds 5] [--peers ours pytorch_tuned ...] [--measurements reviews long ...] [--quick]
 
 A round is every peer once. Results are kept in `.results/results.jsonl`, a line each: an interrupted run goes on where
-it was, and `report.py` makes the tables of it. `--quick` tries the road out in small and keeps its lines apart.
+it was, and `report.py` makes the tables of it. What failed, or ran into its limit, is not tried again; without that
+file all begins anew. `--quick` tries the road out in small and keeps its lines apart.
 """
 
 import argparse
@@ -58,9 +59,8 @@ class Measurement:
         corpus: of workload.py.
         checkpoint: the same.
         max_length: tokens a text at most; peers that pad all texts pad to it.
-        settings: fields of the job, for all peers.
+        settings: fields of the job, for all peers; they replace what each would do of its own (`settings_of`).
         most_rounds: however many are asked for.
-        own_batches: whether a peer trains with its own batch size and precision, or all with those of `settings`.
     """
 
     corpus: str
@@ -68,7 +68,6 @@ class Measurement:
     max_length: int = 512
     settings: dict[str, Any]
     most_rounds: int = 1000
-    own_batches: bool = True
 
 
 MEASUREMENTS = {
@@ -78,8 +77,14 @@ MEASUREMENTS = {
     "one_step": Measurement(
         corpus="full",
         max_length=128,
-        settings={"measure": "speed", "seconds": 10, "epochs": 3, "batch_size": 16, "precision": "bfloat16"},
-        own_batches=False,
+        settings={
+            "measure": "speed",
+            "seconds": 10,
+            "evaluation_examples": 16,
+            "epochs": 3,
+            "batch_size": 16,
+            "precision": "bfloat16",
+        },
     ),
     "base": Measurement(
         corpus="long",
@@ -92,7 +97,6 @@ MEASUREMENTS = {
         max_length=96,
         settings={"measure": "accuracy", "epochs": 2, "batch_size": 32, "learning_rate": 1e-4, "limit_s": 3600},
         most_rounds=3,
-        own_batches=False,
     ),
     "target": Measurement(
         corpus="reviews", settings={"measure": "accuracy", "epochs": 3, "target_accuracy": 0.85, "limit_s": 1200}
@@ -130,13 +134,14 @@ def run(name: str, settings: dict[str, Any], *, limit_s: float) -> dict[str, Any
     environment = RATES.get(name) or PEERS[name].environment
     script = HERE / "peers" / f"{'matrix_rate' if name in RATES else name}.py"
     quiet = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     with tempfile.TemporaryDirectory() as folder:
         job = Path(folder) / "job.json"
         job.write_text(json.dumps({**settings, "spawned": time.time()}), encoding="utf-8")
         command = [str(environments.python_of(environment)), str(script), str(job)]
         try:
             done = subprocess.run(
-                command, cwd=folder, env=os.environ | quiet, capture_output=True, text=True, timeout=limit_s
+                command, cwd=folder, env=inherited | quiet, capture_output=True, text=True, timeout=limit_s
             )
         except subprocess.TimeoutExpired:
             return {"error": f"did not end within {limit_s:.0f} s"}
@@ -195,6 +200,7 @@ def main() -> None:
     workload.prepare()
     path = QUICK_RESULTS if chosen.quick else RESULTS
     path.parent.mkdir(exist_ok=True)
+    QUICK_RESULTS.unlink(missing_ok=True)
     needed = dict.fromkeys(PEERS[name].environment for name in chosen.peers)
     missing = {name: why for name in needed if (why := environments.made(name))}
     machine = hardware()

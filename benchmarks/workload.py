@@ -21,7 +21,7 @@ SEED = 0
 # Four windows of 50 batches of 32: padding is what it is in an epoch of IMDB's 25,000.
 LONG_TRAIN, LONG_VALIDATION = 6400, 512
 SMALL_TRAIN = 2048
-FULL_LENGTH = 128
+FULL_TEXTS, FULL_LENGTH = 2048, 128
 
 
 def prepare() -> None:
@@ -52,14 +52,13 @@ def reviews() -> dict[str, list[tuple[str, int]]]:
 def write_corpora(tokenizer: Tokenizer) -> None:
     """reviews; small: a part of them; long: as long as IMDB's; full: every text as long as the cap of one step."""
     splits = reviews()
-    for split in ("train", "validation"):
+    for split, size in (("train", LONG_TRAIN), ("validation", LONG_VALIDATION)):
         rows = splits[split]
         shuffled = [rows[i] for i in np.random.default_rng(SEED).permutation(len(rows))]
         write_rows("reviews", split, rows)
         write_rows("small", split, shuffled[:SMALL_TRAIN])
-        size = LONG_TRAIN if split == "train" else LONG_VALIDATION
         write_rows("long", split, joined(rows, imdb_lengths(size, seed=SEED), tokenizer))
-        write_rows("full", split, joined(rows, np.full(size, FULL_LENGTH), tokenizer))
+        write_rows("full", split, joined(rows, np.full(FULL_TEXTS, FULL_LENGTH), tokenizer))
 
 
 def joined(rows: list[tuple[str, int]], lengths: np.ndarray, tokenizer: Tokenizer) -> list[tuple[str, int]]:

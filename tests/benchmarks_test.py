@@ -42,7 +42,7 @@ class TestProtocol:
         widths = np.random.default_rng(0).integers(10, 512, 200)
         order = spread_order(widths)
         assert sorted(order) == list(range(200))
-        for batches, error in ((8, 0.07), (20, 0.04), (50, 0.02)):
+        for batches, error in ((8, 0.08), (20, 0.06), (50, 0.02)):
             assert abs(widths[order[:batches]].mean() / widths.mean() - 1) < error
 
     def test_evenly_takes_from_the_shortest_to_the_longest(self):
