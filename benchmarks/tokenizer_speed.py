@@ -21,6 +21,7 @@ import tensorflow as tf  # noqa: E402
 from tf_finetune.config import ModelConfig, Truncation  # noqa: E402
 from tf_finetune.pretrained import local_checkpoint  # noqa: E402
 from tf_finetune.readers.reviews import packaged_reviews  # noqa: E402
+from tf_finetune.readers.rows import refuse  # noqa: E402
 from tf_finetune.text.in_graph import InGraphTokenizer  # noqa: E402
 from tf_finetune.text.tokenizer import Tokenizer  # noqa: E402
 
@@ -50,7 +51,7 @@ def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 15
     batch_size = int(sys.argv[2]) if len(sys.argv) > 2 else 512
     tokenizer = Tokenizer(local_checkpoint(ModelConfig().checkpoint))
-    texts = [text for text, _ in packaged_reviews()]
+    texts = [text for text, *_ in packaged_reviews(refuse)]
     runs = {
         "in the graph": in_graph_run(tokenizer, texts, batch_size),
         "encode_batch": lambda: tokenizer.fast.encode_batch(texts),

@@ -35,6 +35,7 @@ from in_graph_cases import (  # noqa: E402
 from tf_finetune.config import ModelConfig, Truncation  # noqa: E402
 from tf_finetune.pretrained import local_checkpoint  # noqa: E402
 from tf_finetune.readers.reviews import packaged_reviews  # noqa: E402
+from tf_finetune.readers.rows import refuse  # noqa: E402
 from tf_finetune.text.tokenizer import Tokenizer  # noqa: E402
 
 CHUNK = 1 << 16  # texts a vocabulary
@@ -161,7 +162,7 @@ def main() -> None:
     if arguments.only != "code_points" and arguments.judge is None:
         rng = random.Random(arguments.seed)
         texts = {
-            "reviews": [text.encode() for text, _ in packaged_reviews()],
+            "reviews": [text.encode() for text, *_ in packaged_reviews(refuse)],
             "random": [random_text(rng) for _ in range(arguments.strings)],
         }
         for kind, strings in texts.items():

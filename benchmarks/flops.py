@@ -1,0 +1,27 @@
+"""The arithmetic of one training step: matrix products alone, which are nearly all of it."""
+
+from tf_finetune.bert.architecture import BertArchitecture
+
+# A product of (m, k) and (k, n) takes 2mkn operations. The backward pass takes two products for each of the forward.
+FORWARD_AND_BACKWARD = 3
+
+
+def forward_flops(architecture: BertArchitecture, *, batch_size: int, length: int) -> int:
+    """Operations of one forward pass over texts of one length; element-wise work and the lookups are left out.
+
+    Args:
+        architecture: sizes of the model.
+        batch_size: texts.
+        length: tokens of each.
+    """
+    hidden, tokens = architecture.hidden_size, batch_size * length
+    projections = 2 * tokens * 4 * hidden * hidden  # query, key, value, output
+    attention = 2 * 2 * batch_size * length * length * hidden  # scores, and their product with the values
+    feed_forward = 2 * 2 * tokens * hidden * architecture.intermediate_size
+    head = 2 * batch_size * hidden * (hidden + architecture.num_labels)  # pooler, classifier
+    return architecture.num_hidden_layers * (projections + attention + feed_forward) + head
+
+
+def step_flops(architecture: BertArchitecture, *, batch_size: int, length: int) -> int:
+    """Operations of one training step."""
+    return FORWARD_AND_BACKWARD * forward_flops(architecture, batch_size=batch_size, length=length)

@@ -1,0 +1,224 @@
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tf_finetune.bert.architecture import BertArchitecture
+
+REPOSITORY = Path(__file__).parent.parent
+BENCHMARKS = REPOSITORY / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    """benchmarks/ is no package: its files are scripts beside each other."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.syspath_prepend(str(BENCHMARKS / "peers"))
+
+
+class TestFlops:
+    def test_equal_a_count_by_hand(self):
+        from flops import forward_flops, step_flops
+
+        sizes = BertArchitecture(hidden_size=4, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16)
+        # Three texts of 5 tokens. A layer: 15 tokens through four 4 x 4 matrices, and through 4 x 16 and back; then for
+        # each text and head 5 x 2 by 2 x 5, and 5 x 5 by 5 x 2. At the end 3 texts through 4 x 4 and 4 x 2.
+        projections, feed_forward = 15 * 4 * 4 * 4, 2 * 15 * 4 * 16
+        attention = 3 * 2 * (5 * 2 * 5 + 5 * 5 * 2)
+        expected = 2 * (2 * (projections + feed_forward + attention) + 3 * 4 * 4 + 3 * 4 * 2)
+        assert forward_flops(sizes, batch_size=3, length=5) == expected
+        assert step_flops(sizes, batch_size=3, length=5) == 3 * expected
+
+
+class TestProtocol:
+    def test_any_beginning_of_the_spread_order_speaks_for_the_epoch(self):
+        from protocol import spread_order
+
+        widths = np.random.default_rng(0).integers(10, 512, 200)
+        order = spread_order(widths)
+        assert sorted(order) == list(range(200))
+        for batches, error in ((8, 0.08), (20, 0.06), (50, 0.02)):
+            assert abs(widths[order[:batches]].mean() / widths.mean() - 1) < error
+
+    def test_evenly_takes_from_the_shortest_to_the_longest(self):
+        from protocol import evenly
+
+        texts = ["a" * length for length in (9, 1, 5, 3, 7, 2, 8, 4, 6)]
+        assert [len(text) for text in evenly(texts, 3)] == [2, 5, 8]
+        assert len(evenly(texts, 100)) == 9
+
+    def test_scores_of_logits(self):
+        from protocol import scores
+
+        found = scores(np.array([[0.0, 0.0], [1000.0, 0.0]]), [1, 0])
+        assert found["loss"] == pytest.approx(np.log(2) / 2)
+        assert found["accuracy"] == 0.5  # of equal logits the first is the answer
+
+    def test_the_rate_does_not_depend_on_which_batches_were_measured(self, monkeypatch):
+        import protocol
+
+        job = protocol.Job(
+            **dict.fromkeys(["train", "validation", "checkpoint", "precision"], ""),
+            **{"max_length": 8, "batch_size": 2, "learning_rate": 0.1, "epochs": 1, "seed": 0},
+            measure="speed",
+            spawned=0.0,
+            unmeasured_steps=1,
+            seconds=3,
+        )
+        clock = protocol.StepClock(job, rows=[2, 2, 2, 1], widths=[5, 10, 30, 5])
+        seconds = iter([100.0, 101.0, 104.0])
+        monkeypatch.setattr(protocol.time, "time", lambda: next(seconds))
+        assert [clock.step_done() for _ in range(3)] == [False, False, True]
+        speed = clock.speed()
+        assert clock.first_step_s == 100.0
+        assert (speed["measured_steps"], speed["measured_examples"], speed["measured_seconds"]) == (2, 4, 4.0)
+        assert speed["examples_per_second"] == pytest.approx(80 / 4 / (95 / 7))  # tokens a second, over tokens a text
+
+
+def run_ours(job, folder):
+    texts = ["a good film", "a dull plot and a very bad cast", "great cast", "not good , not bad"] * 3
+    rows = [json.dumps({"text": text, "label": i % 2}) for i, text in enumerate(texts)]
+    (folder / "rows.jsonl").write_text("\n".join(rows))
+    settings = {
+        "train": str(folder / "rows.jsonl"),
+        "validation": str(folder / "rows.jsonl"),
+        "max_length": 8,
+        "batch_size": 2,
+        "precision": "float32",
+        "learning_rate": 1e-3,
+        "epochs": 2,
+        "seed": 1,
+        "spawned": time.time(),
+        **job,
+    }
+    (folder / "job.json").write_text(json.dumps(settings))
+    command = [sys.executable, str(BENCHMARKS / "peers" / "ours.py"), str(folder / "job.json")]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+class TestOurs:
+    def test_speed(self, tiny_checkpoint, tmp_path):
+        result = run_ours(
+            {"measure": "speed", "checkpoint": str(tiny_checkpoint), "seconds": 60, "unmeasured_steps": 2}, tmp_path
+        )
+        assert result["measured_steps"] == 4  # all of the epoch but the first two
+        assert result["measured_examples"] == 8
+        for name in ("first_step_s", "examples_per_second", "evaluated_per_second", "tokenised_per_second", "loss"):
+            assert result[name] > 0, name
+        assert result["peak_bytes"] > 2**20
+
+    def test_accuracy(self, tiny_checkpoint, tmp_path):
+        result = run_ours({"measure": "accuracy", "checkpoint": str(tiny_checkpoint)}, tmp_path)
+        assert len(result["validations"]) == 2
+        assert result["validation_loss"] == result["validations"][-1]["loss"]
+        assert result["seconds_to_target"] is None
+
+    def test_stops_at_the_target(self, tiny_checkpoint, tmp_path):
+        job = {"measure": "accuracy", "checkpoint": str(tiny_checkpoint), "target_accuracy": 0.0}
+        result = run_ours(job, tmp_path)
+        assert len(result["validations"]) == 1
+
+
+class TestCompare:
+    def test_what_is_stored_is_not_run_again(self):
+        from compare import is_done
+
+        def line(peer, round_number, result, **job):
+            return {"measurement": "target", "peer": peer, "round": round_number, "job": job, "result": result}
+
+        target = {"target_accuracy": 0.8}
+        lines = [
+            line("ours", 0, {"seconds_to_target": 9.0}, **target),
+            line("slow", 0, {"seconds_to_target": None}, **target),
+            line("broken", 0, {"error": "no"}, **target),
+        ]
+        assert is_done(lines, "target", "ours", 0)
+        assert not is_done(lines, "target", "ours", 1)
+        assert is_done(lines, "target", "slow", 1)
+        assert is_done(lines, "target", "broken", 1)
+        assert not is_done(lines, "reviews", "broken", 0)
+
+    def test_every_job_is_one_that_peers_can_read(self):
+        from compare import MEASUREMENTS, PEERS, settings_of
+        from protocol import Job
+
+        for measurement in MEASUREMENTS.values():
+            for peer in PEERS:
+                settings = settings_of(peer, measurement, round_number=0, quick=False)
+                Job(**settings, spawned=0.0)
+
+
+def stored(measurement, peer, round_number, result, **job):
+    return {
+        "measurement": measurement,
+        "peer": peer,
+        "round": round_number,
+        "date": "2026-11-01",
+        "hardware": "a processor, 2 cores",
+        "versions": {"torch": "1.0"},
+        "job": job,
+        "result": result,
+    }
+
+
+class TestReport:
+    def test_ratios_are_taken_within_a_round(self):
+        from report import document
+
+        # The machine was twice as slow in the second round.
+        lines = [
+            stored("reviews", peer, i, {"examples_per_second": rate / (i + 1)})
+            for i in range(2)
+            for peer, rate in (("ours", 80.0), ("pytorch_tuned", 40.0))
+        ]
+        page = document(lines)
+        assert "| PyTorch, tuned | 30 (20 to 40) | 2.00 (2.00 to 2.00) | 2 |" in page
+        assert "a processor, 2 cores. 2026-11-01." in page
+        assert "- PyTorch, tuned: torch 1.0" in page
+
+    def test_what_failed_and_what_was_too_slow_is_said(self):
+        from report import document
+
+        target = {"target_accuracy": 0.85, "limit_s": 600}
+        lines = [
+            stored("target", "ours", 0, {"seconds_to_target": 90.0, "validations": []}, **target),
+            stored("target", "trainer_tutorial", 0, {"seconds_to_target": None, "validations": []}, **target),
+            stored("target", "old_tf_class", 0, {"error": "its environment could not be installed"}, **target),
+        ]
+        page = document(lines)
+        assert "## Start of the process to validation accuracy of 0.85" in page
+        assert "| PyTorch, tutorial | not within 600 s; no epoch ended | | |" in page
+        assert "| old TF class | left out: its environment could not be installed | | |" in page
+
+    def test_the_share_of_the_matrix_rate(self):
+        from flops import step_flops
+        from report import MINILM, document
+
+        flops = step_flops(MINILM, batch_size=16, length=128)
+        lines = [
+            stored("one_step", "ours", 0, {"step_ms": 500.0}),
+            stored("one_step", "rate_pytorch", 0, {"flops_per_second": 4.0 * flops}),
+            stored("one_step", "rate_tensorflow", 0, {"flops_per_second": 3.0 * flops}),
+        ]
+        assert "| tf_finetune | 50% |" in document(lines)
+
+    def test_writes_the_page_and_the_plot(self, tmp_path):
+        pytest.importorskip("matplotlib")
+        lines = [
+            stored("reviews", "ours", 0, {"examples_per_second": 80.0}),
+            stored("reviews", "pytorch_tuned", 0, {"examples_per_second": 40.0}),
+        ]
+        (tmp_path / "lines.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+        command = [sys.executable, str(BENCHMARKS / "report.py"), str(tmp_path / "lines.jsonl"), str(tmp_path)]
+        environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+        subprocess.run(command, env=environment, check=True, capture_output=True)
+        assert "2.00" in (tmp_path / "results.md").read_text()
+        assert (tmp_path / "results.svg").stat().st_size > 1000
