@@ -36,15 +36,6 @@ format: $(VENV)/.test-installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-<<<<<<< HEAD
-# One AdamW update of the demo model against Keras's, the tokenizer in the graph against Hugging Face's, each interleaved
-# in one run; then padding by kind of batches, and a file of a million rows.
-bench: $(VENV)/.installed
-	$(BIN)/python benchmarks/optimizer_step.py
-	$(BIN)/python benchmarks/tokenizer_speed.py
-	$(BIN)/python benchmarks/padding.py
-	$(BIN)/python benchmarks/million_rows.py
-=======
 $(VENV)/.bench-installed: $(VENV)/.installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	touch $@
@@ -53,7 +44,8 @@ $(VENV)/.bench-installed: $(VENV)/.installed
 # An interrupted run goes on where it was; OPTIONS=--quick tries all of it in small.
 bench: $(VENV)/.bench-installed
 	$(BIN)/python benchmarks/optimizer_step.py
+	$(BIN)/python benchmarks/tokenizer_speed.py
 	$(BIN)/python benchmarks/padding.py
+	$(BIN)/python benchmarks/million_rows.py
 	$(BIN)/python benchmarks/compare.py $(OPTIONS)
 	$(if $(findstring --quick,$(OPTIONS)),,$(BIN)/python benchmarks/report.py)
->>>>>>> bench
