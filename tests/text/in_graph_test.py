@@ -89,12 +89,12 @@ def test_random_texts_match_hugging_face(switches):
     assert _differing(switches, [random_text(rng) for _ in range(3_000)]) == []
 
 
-@pytest.mark.parametrize("switches", SETTINGS.values(), ids=SETTINGS)
-def test_every_assigned_character_matches_hugging_face(switches):
+@pytest.mark.parametrize("name", ["uncased", "cased", "uncased_with_accents", "unclean"])
+def test_every_assigned_character_matches_hugging_face(name):
     """At the start of a text, between letters, doubled and among marks; `in_graph_parity.py` has each text alone."""
     codes = [*range(0xD800), *range(0xE000, 0x32400), *range(0xE0000, 0xE0200)]
     words = [f"{c}a{c}b {c}{c} \U0001d16d{c}\u302e" for c in map(chr, codes)]
-    assert _differing(switches, [" ".join(words[start : start + 32]) for start in range(0, len(words), 32)]) == []
+    assert _differing(SETTINGS[name], [" ".join(words[start : start + 32]) for start in range(0, len(words), 32)]) == []
 
 
 @pytest.mark.parametrize("switches", [UNCASED, SETTINGS["unclean"]], ids=["clean", "unclean"])
