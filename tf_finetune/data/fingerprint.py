@@ -14,8 +14,8 @@ from tf_finetune.readers import files, hub_datasets, tables, tfds_datasets
 from tf_finetune.readers.rows import SPLIT_NAMES, Columns
 
 PACKAGE = Path(__file__).parents[1]
-# What reads and splits rows, or makes tokens of them: another line in any of these files, another key.
-ROOMS = ("data", "text")
+# What reads, checks and splits rows, or makes tokens of them: another line in any of these files, another key.
+ROOMS = ("readers", "checks", "data", "text")
 LIBRARIES = ("datasets", "pyarrow", "tensorflow-datasets")
 
 
