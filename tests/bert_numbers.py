@@ -8,6 +8,8 @@ import keras
 import numpy as np
 from bert_cases import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Case, Numbers, dropped
 
+from tf_finetune.bert import layers
+
 LOSSES = {
     REGRESSION: keras.losses.MeanSquaredError(),
     SINGLE_LABEL: keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -131,9 +133,9 @@ def beyond_limits(found: dict[str, float]) -> dict[str, float]:
 
 
 def scaling_dropout():
-    """Keras' dropout multiplies by `dropped` instead, in training mode."""
+    """The model's dropout multiplies by `dropped` instead, in training mode."""
 
-    def call(layer, inputs, training=False):
+    def call(layer, inputs, training=False, seed=None):
         size = keras.ops.shape(inputs)[-1]
         if isinstance(size, int):
             factors = dropped(size, layer.rate)
@@ -141,4 +143,4 @@ def scaling_dropout():
             factors = 1 + layer.rate * keras.ops.cos(keras.ops.arange(size, dtype="float32"))
         return inputs * factors if training else inputs
 
-    return mock.patch.object(keras.layers.Dropout, "call", call)
+    return mock.patch.object(layers.Dropout, "call", call)

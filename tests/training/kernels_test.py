@@ -16,6 +16,39 @@ class TestDenseGradient:
         assert kernels.dense_gradient(gradient) is gradient
 
 
+class TestSummedRows:
+    def test_rows_are_distinct_and_dense_they_are_the_same(self):
+        gradient = tf.IndexedSlices(tf.constant([[1.0], [2.0], [5.0]]), tf.constant([2, 2, 0]), tf.constant([4, 1]))
+        summed = kernels.summed_rows(gradient)
+        assert sorted(summed.indices.numpy().tolist()) == [0, 2]
+        assert kernels.dense_gradient(summed).numpy().tolist() == [[5], [0], [3], [0]]
+
+    @pytest.mark.parametrize("gradient", [None, tf.constant([1.0])], ids=["none", "dense"])
+    def test_others_stay(self, gradient):
+        assert kernels.summed_rows(gradient) is gradient
+
+
+class TestClippedByGlobalNorm:
+    def gradients(self):
+        sparse = tf.IndexedSlices(tf.constant([[3.0], [0.0]]), tf.constant([2, 0]), tf.constant([4, 1]))
+        return [sparse, None, tf.constant([0.0, 4.0])]
+
+    def test_scaled_down_together(self):
+        sparse, none, dense = kernels.clipped_by_global_norm(self.gradients(), 2.5)
+        assert none is None
+        np.testing.assert_allclose(kernels.dense_gradient(sparse), [[0], [0], [1.5], [0]])
+        np.testing.assert_allclose(dense, [0, 2])
+
+    def test_small_ones_stay(self):
+        sparse, _, dense = kernels.clipped_by_global_norm(self.gradients(), 5.5)
+        np.testing.assert_array_equal(sparse.values, [[3], [0]])
+        np.testing.assert_array_equal(dense, [0, 4])
+
+    def test_an_infinite_one_shows(self):
+        (clipped,) = kernels.clipped_by_global_norm([tf.constant([np.inf, 1.0])], 1.0)
+        assert not np.isfinite(clipped).all()
+
+
 class TestFusedAdamUpdate:
     @pytest.mark.parametrize("step", [1, 7])
     def test_by_hand(self, step):

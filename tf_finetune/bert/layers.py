@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 import keras
 from keras import layers, ops
 
+from tf_finetune.bert import kernels
 from tf_finetune.bert.architecture import BertArchitecture
 
 # Added to the attention score of a padding token; its probability underflows to exactly 0. A score
@@ -20,20 +21,13 @@ MASKED_SCORE, MASKED_SCORE_FLOAT16 = -1e9, -3e4
 
 
 def activation(name: str):
-    """The function behind a config.json `hidden_act`. Hugging Face's "gelu" is the erf form."""
+    """The function of (values, training) behind a config.json `hidden_act`. Hugging Face's "gelu" is the erf form."""
     if name in ("gelu", "gelu_python"):
-        return _gelu_erf
+        return lambda x, training: kernels.gelu(x, training=training)
     if name in ("gelu_new", "gelu_pytorch_tanh"):
-        return _gelu_tanh
-    return keras.activations.get("silu" if name == "swish" else name)
-
-
-def _gelu_erf(x):
-    return ops.gelu(x, approximate=False)
-
-
-def _gelu_tanh(x):
-    return ops.gelu(x, approximate=True)
+        return lambda x, training: ops.gelu(x, approximate=True)
+    plain = keras.activations.get("silu" if name == "swish" else name)
+    return lambda x, training: plain(x)
 
 
 _blank = contextvars.ContextVar("_blank", default=False)
@@ -74,9 +68,9 @@ class Dropout(layers.Dropout):
         return DrawnSeed(self.seed_generator.next() if self.rate else None)
 
     def call(self, inputs, training=None, seed=None):
-        if seed is None or not training or not self.rate:
-            return super().call(inputs, training=training)
-        return keras.random.dropout(inputs, self.rate, seed=seed)
+        if not training or not self.rate:
+            return inputs
+        return kernels.dropout(inputs, self.rate, (seed or self.seed_generator).next())
 
 
 class DrawnSeed(keras.random.SeedGenerator):
@@ -89,12 +83,28 @@ class DrawnSeed(keras.random.SeedGenerator):
         return self.drawn
 
 
-def dense(units: int, architecture: BertArchitecture, **kwargs) -> layers.Dense:
-    return layers.Dense(units, kernel_initializer=_initializer(architecture), **kwargs)
+class Dense(layers.Dense):
+    """Keras's, of inputs (rows, features) alone."""
+
+    def call(self, inputs, training=None):
+        product = ops.matmul(inputs, self.kernel)
+        return self.activation(kernels.add_bias(product, self.bias, training=training))
 
 
-def layer_norm(architecture: BertArchitecture, **kwargs) -> layers.LayerNormalization:
-    return layers.LayerNormalization(epsilon=architecture.layer_norm_eps, **kwargs)
+class LayerNormalization(layers.LayerNormalization):
+    """Keras's, of inputs (rows, features) alone; its weights are never rounded."""
+
+    def call(self, inputs, training=None):
+        inputs = ops.cast(inputs, self.compute_dtype)
+        return kernels.layer_norm(inputs, self.gamma, self.beta, epsilon=self.epsilon, training=training)
+
+
+def dense(units: int, architecture: BertArchitecture, **kwargs) -> Dense:
+    return Dense(units, kernel_initializer=_initializer(architecture), **kwargs)
+
+
+def layer_norm(architecture: BertArchitecture, **kwargs) -> LayerNormalization:
+    return LayerNormalization(epsilon=architecture.layer_norm_eps, autocast=False, **kwargs)
 
 
 class BertEmbeddings(layers.Layer):
@@ -133,7 +143,7 @@ class BertEmbeddings(layers.Layer):
             hidden = ops.where(padding, ops.stop_gradient(hidden), hidden)
         hidden = hidden + self.token_type_embeddings(token_type_ids)
         hidden = hidden + self.position_embeddings(position_ids)
-        hidden = self.layer_norm(ops.reshape(hidden, (-1, self.hidden_size)))
+        hidden = self.layer_norm(ops.reshape(hidden, (-1, self.hidden_size)), training=training)
         return self.dropout(hidden, training=training)
 
 
@@ -157,7 +167,9 @@ class BertSelfAttention(layers.Layer):
         """hidden (batch * length, hidden), score_bias (batch, 1, 1, length); returns the shape of hidden."""
         length = ops.shape(score_bias)[-1]
         by_head = (-1, length, self.num_heads, self.head_dim)
-        query, key, value = (ops.reshape(part, by_head) for part in ops.split(self.qkv(hidden), 3, axis=-1))
+        query, key, value = (
+            ops.reshape(part, by_head) for part in ops.split(self.qkv(hidden, training=training), 3, axis=-1)
+        )
         query = ops.transpose(query * self.head_dim**-0.5, (0, 2, 1, 3))  # (batch, heads, length, head_dim)
         key = ops.transpose(key, (0, 2, 3, 1))  # (batch, heads, head_dim, length)
         value = ops.transpose(value, (0, 2, 1, 3))  # (batch, heads, length, head_dim)
@@ -166,7 +178,7 @@ class BertSelfAttention(layers.Layer):
         probabilities = ops.ones_like(scores) if scores.shape[-1] == 1 else ops.softmax(scores)
         probabilities = self.dropout(probabilities, training=training, seed=seed)
         context = ops.transpose(ops.matmul(probabilities, value), (0, 2, 1, 3))
-        return self.output_dense(ops.reshape(context, (-1, self.hidden_size)))
+        return self.output_dense(ops.reshape(context, (-1, self.hidden_size)), training=training)
 
 
 class BertLayer(layers.Layer):
@@ -178,9 +190,8 @@ class BertLayer(layers.Layer):
         self.attention = BertSelfAttention(architecture, name="attention")
         self.attention_dropout = Dropout(architecture.hidden_dropout_prob, name="attention_dropout")
         self.attention_layer_norm = layer_norm(architecture, name="attention_layer_norm")
-        self.intermediate = dense(
-            self.intermediate_size, architecture, activation=activation(architecture.hidden_act), name="intermediate"
-        )
+        self.intermediate = dense(self.intermediate_size, architecture, name="intermediate")
+        self.activation = activation(architecture.hidden_act)
         self.output_dense = dense(self.hidden_size, architecture, name="output_dense")
         self.output_dropout = Dropout(architecture.hidden_dropout_prob, name="output_dropout")
         self.output_layer_norm = layer_norm(architecture, name="output_layer_norm")
@@ -201,9 +212,12 @@ class BertLayer(layers.Layer):
         in_attention, after_attention, at_the_end = seeds
         attended = self.attention(hidden, score_bias, training=training, seed=in_attention)
         attended = self.attention_dropout(attended, training=training, seed=after_attention)
-        hidden = self.attention_layer_norm(hidden + attended)
-        expanded = self.output_dense(self.intermediate(hidden))
-        return self.output_layer_norm(hidden + self.output_dropout(expanded, training=training, seed=at_the_end))
+        hidden = self.attention_layer_norm(hidden + attended, training=training)
+        expanded = self.activation(self.intermediate(hidden, training=training), training)
+        expanded = self.output_dropout(
+            self.output_dense(expanded, training=training), training=training, seed=at_the_end
+        )
+        return self.output_layer_norm(hidden + expanded, training=training)
 
     def recomputed(self, hidden, score_bias, training=None):
         """The same as a call, but the backward pass computes the block again instead of keeping its inside.

@@ -4,10 +4,45 @@ import keras
 
 
 def dense_gradient(gradient):
-    """A sparse gradient with the rows that come more than once summed; others as they are (TensorFlow only)."""
+    """A sparse gradient as a whole tensor; others as they are (TensorFlow only)."""
     import tensorflow as tf
 
     return tf.convert_to_tensor(gradient) if isinstance(gradient, tf.IndexedSlices) else gradient
+
+
+def summed_rows(gradient):
+    """A sparse gradient with the rows that come more than once summed; others as they are (TensorFlow only)."""
+    import tensorflow as tf
+
+    if not isinstance(gradient, tf.IndexedSlices):
+        return gradient
+    rows, places = tf.unique(gradient.indices)
+    values = tf.math.unsorted_segment_sum(gradient.values, places, tf.size(rows))
+    return tf.IndexedSlices(values, rows, gradient.dense_shape)
+
+
+def clipped_by_global_norm(gradients: list, norm: float) -> list:
+    """All gradients scaled down together to an L2 norm, sparse ones by the rows they have (TensorFlow only).
+
+    One pass measures and one scales, where `keras.optimizers` makes four. The rows of sparse ones must be distinct.
+    """
+    import tensorflow as tf
+
+    halves = [
+        tf.nn.l2_loss(tf.cast(gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient, tf.float32))
+        for gradient in gradients
+        if gradient is not None
+    ]
+    scale = norm / tf.maximum(tf.sqrt(2.0 * tf.add_n(halves)), norm)
+
+    def scaled(gradient):
+        if gradient is None:
+            return None
+        if isinstance(gradient, tf.IndexedSlices):
+            return tf.IndexedSlices(scaled(gradient.values), gradient.indices, gradient.dense_shape)
+        return gradient * tf.cast(scale, gradient.dtype)
+
+    return [scaled(gradient) for gradient in gradients]
 
 
 def fused_adam_update(variable, momentum, velocity, gradient, *, learning_rate, step, beta_1, beta_2, epsilon):
@@ -32,5 +67,5 @@ def fused_adam_update(variable, momentum, velocity, gradient, *, learning_rate, 
         beta1=beta_1,
         beta2=beta_2,
         epsilon=epsilon,
-        grad=tf.cast(dense_gradient(gradient), tf.float32),
+        grad=tf.cast(dense_gradient(gradient), tf.float32),  # a sparse one becomes dense only here
     )

@@ -76,8 +76,15 @@ class AdamWeightDecay(keras.optimizers.AdamW):
         # Of a sparse embedding gradient Keras would take the norm of its rows, one for each token of the
         # batch, where the gradient of a word is the sum of them.
         if keras.backend.backend() == "tensorflow":
-            grads = [kernels.dense_gradient(gradient) for gradient in grads]
+            is_plain = not self.gradient_accumulation_steps and self.loss_scale_factor is None
+            prepared = kernels.summed_rows if is_plain and not self.amsgrad else kernels.dense_gradient
+            grads = [prepared(gradient) for gradient in grads]
         return super().apply(grads, trainable_variables)
+
+    def _clip_gradients(self, grads):
+        if keras.backend.backend() != "tensorflow" or not self.global_clipnorm or self.clipnorm:
+            return super()._clip_gradients(grads)
+        return kernels.clipped_by_global_norm(grads, self.global_clipnorm)
 
     def update_step(self, gradient, variable, learning_rate):
         if keras.backend.backend() != "tensorflow" or self.amsgrad:
