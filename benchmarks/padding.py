@@ -37,7 +37,9 @@ def main() -> None:
             report(f"{batch_size} texts", lengths, batch_size=batch_size)
         for batch_tokens in (1024, 4096):
             report(f"{batch_tokens} tokens", lengths, batch_size=1, batch_tokens=batch_tokens)
-        report("32 texts in 8 shapes", lengths, batch_size=32, shapes=shape_set(lengths, num_shapes=8))
+        report(
+            "32 texts in 8 shapes", lengths, batch_size=32, shapes=shape_set(lengths, num_shapes=8, longest=MAX_LENGTH)
+        )
         widest = 32 * np.ceil(len(lengths) / 32) * MAX_LENGTH
         print(f"  {'32 texts, all padded to 512':<34}{widest / lengths.sum():>16.3f}")
         print(f"  {'32 texts in random order':<34}{random_order(lengths, 32).tokens / lengths.sum():>16.3f}")

@@ -112,11 +112,3 @@ def test_public_names_are_there():
     assert set(tf_finetune.__all__) <= set(dir(tf_finetune))
     with pytest.raises(AttributeError, match="module 'tf_finetune' has no attribute 'nothing'"):
         tf_finetune.nothing  # noqa: B018
-
-
-def test_rows_kept_on_disk_depend_on_every_room_that_makes_them():
-    """Else a change in one of them would be answered with what the old code kept."""
-    from tf_finetune.data import fingerprint
-
-    makers = {"data", "text"} | {name for name in ALLOWED["data"] if (PACKAGE / name).is_dir()}
-    assert set(fingerprint.ROOMS) == makers

@@ -14,8 +14,8 @@ from ml_collections import config_flags
 
 from tf_finetune import runtime, settings
 from tf_finetune.config import ExperimentConfig
-from tf_finetune.data import sources
 from tf_finetune.errors import InputError, RunError
+from tf_finetune.readers import tables
 
 COMMANDS = {
     "train": "fine-tune a checkpoint on labelled text",
@@ -167,7 +167,7 @@ def _check_flags(command: str, values: flags.FlagValues, positional: list[str]) 
     if values.input is not None and not _is_readable(values.input):
         raise InputError("no such file", where="--input", expected="a table, or a file of texts", got=values.input)
     for field in ("data.text_column", "data.text_pair_column"):
-        if command == "predict" and f"config.{field}" in values and not sources.is_table(values.input or ""):
+        if command == "predict" and f"config.{field}" in values and not tables.is_table(values.input or ""):
             expected = "--input=FILE of .csv, .tsv, .jsonl or .parquet"
             raise InputError(f"{field} is a column of --input", expected=expected, got=values.input)
     if positional and values.input is not None:

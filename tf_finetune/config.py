@@ -102,7 +102,7 @@ class TrainConfig:
     class_weights: ClassWeights = ClassWeights.NONE
     # Examples a batch where no gradient is needed: validation, evaluate, predict.
     eval_batch_size: int = 64
-    # Epochs without a better validation accuracy before training stops; 0 means never stop early.
+    # Epochs without a better validation score before training stops; 0 means never stop early.
     early_stopping_patience: int = 0
     # Steps between two lines of progress and of metrics.jsonl.
     log_every_steps: int = 50

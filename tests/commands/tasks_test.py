@@ -6,17 +6,18 @@ import keras
 import numpy as np
 import pytest
 
+from tf_finetune import settings
 from tf_finetune.bert.architecture import BertArchitecture
 from tf_finetune.bert.model import TFBertForSequenceClassification
 from tf_finetune.commands import fit
 from tf_finetune.commands.evaluate import evaluate
 from tf_finetune.commands.export import export
 from tf_finetune.commands.predict import predict
+from tf_finetune.commands.push_to_hub import model_card
 from tf_finetune.commands.train import train
 from tf_finetune.config import ClassWeights, ExperimentConfig, ProblemType
 from tf_finetune.data.order import PADDING, BatchOrder
 from tf_finetune.data.pipeline import batches
-from tf_finetune.data.sources import Splits
 from tf_finetune.data.tokenized import TokenizedExamples
 from tf_finetune.errors import InputError
 from tf_finetune.serving.session import run_in_c_api
@@ -125,6 +126,19 @@ class TestSeveralLabels:
         assert len(results["test"]["confusion_matrix"]) == 3
         assert "found    missed     wrong" in capsys.readouterr().out
 
+    def test_other_data_is_read_as_the_model_was_trained(self, workdir, tmp_path):
+        """In a csv that has one class a row nothing says that there could be several."""
+        (tmp_path / "other.csv").write_text('text,label\ngood film,good\nbad film,"bad,film"\n')
+        config = settings.load_json(workdir / "config.json")
+        config.data.source = str(tmp_path / "other.csv")
+        assert evaluate(workdir, config)["test"]["examples"] == 2
+
+    def test_the_card_says_how_good_it_is(self, workdir):
+        card = model_card(
+            "me/it", settings.load_json(workdir / "config.json"), ["bad", "film", "good"], evaluate(workdir)
+        )
+        assert "| split | examples | Accuracy | Precision | Recall | F1 | ROC AUC |" in card
+
     def test_class_weights_are_refused(self, tmp_path, workdir):
         config = config_of(str(workdir.parent / "data.jsonl"))
         config.train.class_weights = ClassWeights.BALANCED
@@ -162,6 +176,10 @@ class TestNumbers:
         assert {"pearson", "spearman", "mean_absolute_error", "loss"} <= set(results["test"])
         assert "loss: the mean squared error" in capsys.readouterr().out
 
+    def test_the_card_says_how_good_it_is(self, workdir):
+        card = model_card("me/it", settings.load_json(workdir / "config.json"), ["score"], evaluate(workdir))
+        assert "| Pearson correlation | Spearman correlation | Mean absolute error |" in card
+
     def test_fractions_are_no_classes(self, tmp_path, workdir):
         config = config_of(str(workdir.parent / "data.jsonl"), label_column="stars")
         with pytest.raises(InputError, match="--config.model.problem_type=regression"):
@@ -180,9 +198,30 @@ class TestWeights:
         config = config_of("data.jsonl")
         config.train.class_weights = ClassWeights.BALANCED
         examples = TokenizedExamples.from_lists([[2, 3]] * 5, [0, 0, 0, 0, 1], weights=[1, 1, 2, 0, 4])
-        splits = Splits({}, ("many", "rare"), problem_type=ProblemType.SINGLE_LABEL)
-        weights = fit.weighted(examples, config, splits).weights
-        np.testing.assert_allclose(weights, [5 / 8, 5 / 8, 10 / 8, 0, 4 * 5 / 2])
+        weights = fit.weighted(examples, config, 2).weights
+        assert weights.mean() == pytest.approx(1)
+        np.testing.assert_allclose(weights / weights[0], [1, 1, 2, 0, 4 * 4], rtol=1e-6)
+
+    def test_a_small_batch_keeps_its_weight(self):
+        """Divided by the weights of each batch, an example alone in its batch would count like any other."""
+        examples = TokenizedExamples.from_lists([[2, 3], [2, 3]], [0, 1], weights=[1, 3])
+        order = BatchOrder(np.array([0, 1]), np.array([0, 1, 2]), np.array([2, 2]))
+        weights = [w.tolist() for *_, w in batches(fit.weighted(examples, config_of(""), 2), order).as_numpy_iterator()]
+        assert weights == [[0.5], [1.5]]
+
+    def test_nothing_but_zeros_is_refused(self):
+        examples = TokenizedExamples.from_lists([[2, 3]], [0], weights=[0])
+        with pytest.raises(InputError, match="all examples weigh nothing, in data.weight_column"):
+            fit.weighted(examples, config_of(""), 2)
+
+    def test_other_data_is_evaluated_without_weights(self, tmp_path):
+        rows = [{"text": text, "label": "ab"[i % 2], "w": 1} for i, text in enumerate(texts(60, words=2))]
+        train(config_of(write(tmp_path / "data.jsonl", rows), weight_column="w"), tmp_path / "run")
+        config = settings.load_json(tmp_path / "run" / "config.json")
+        config.data.source = write(tmp_path / "other.jsonl", [{"text": "good", "label": "a"}] * 3)
+        assert evaluate(tmp_path / "run", config)["test"]["examples"] == 3
+        config.data.source, config.data.max_examples = str(tmp_path / "data.jsonl"), 2
+        assert evaluate(tmp_path / "run", config)["test"]["examples"] == 2
 
 
 def test_batches_by_budget_and_in_few_shapes(tmp_path):
@@ -214,8 +253,7 @@ def test_rows_that_fill_a_shape_change_no_weight():
                 attention_probs_dropout_prob=0.0,
             )
         )
-        loss = model.default_loss(reduction="mean_with_sample_weight")
-        model.compile(keras.optimizers.SGD(1.0), loss, weighted_metrics=["accuracy"], jit_compile=False)
+        model.compile(keras.optimizers.SGD(1.0), model.default_loss(), weighted_metrics=["accuracy"], jit_compile=False)
         model.fit(batches(examples, order), shuffle=False, verbose=0)
         stepped.append(model.get_weights())
     for one, other in zip(*stepped, strict=True):

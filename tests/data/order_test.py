@@ -141,20 +141,23 @@ class TestShapes:
             return sum(shapes[np.searchsorted(shapes, length)] for length in lengths)
 
         best = min(computed((*some, candidates[-1])) for some in itertools.combinations(candidates[:-1], 2))
-        shapes = shape_set(lengths, num_shapes=3)
+        shapes = shape_set(lengths, num_shapes=3, longest=512)
         assert len(shapes) == 3
         assert computed(shapes) == best
 
     def test_no_more_than_there_are_lengths(self):
-        assert shape_set(np.array([3, 9, 9]), num_shapes=8) == (8, 16)
+        assert shape_set(np.array([3, 9, 9]), num_shapes=8, longest=512) == (8, 16)
+
+    def test_none_is_beyond_the_longest(self):
+        assert shape_set(np.array([3, 9, 12]), num_shapes=2, longest=13) == (8, 13)
 
     def test_one(self):
-        assert shape_set(np.array([3, 9, 33]), num_shapes=1) == (40,)
+        assert shape_set(np.array([3, 9, 33]), num_shapes=1, longest=512) == (40,)
 
     @pytest.mark.parametrize("options", [{"batch_size": 32}, {"batch_size": 1, "batch_tokens": 2048}])
     def test_batches_have_them(self, options):
         lengths = realistic_lengths(3000)
-        shapes = shape_set(lengths, num_shapes=8)
+        shapes = shape_set(lengths, num_shapes=8, longest=512)
         order = training_order(lengths, seed=0, epoch=0, shapes=shapes, **options)
         assert len({(len(batch), width) for batch, width in zip(batches_of(order), order.widths, strict=True)}) <= 8
         assert set(order.widths.tolist()) <= set(shapes)
@@ -186,7 +189,7 @@ def test_every_worker_and_epoch_together_see_each_example_once(
     lengths, batch_size, batch_tokens, num_shapes, num_workers, epoch
 ):
     lengths = np.array(lengths)
-    shapes = shape_set(lengths, num_shapes=num_shapes) if num_shapes else None
+    shapes = shape_set(lengths, num_shapes=num_shapes, longest=512) if num_shapes else None
     orders = [
         training_order(lengths, batch_size=batch_size, batch_tokens=batch_tokens, shapes=shapes, seed=3, epoch=epoch),
         evaluation_order(lengths, batch_size=batch_size, shapes=shapes),

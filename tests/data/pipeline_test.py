@@ -91,17 +91,18 @@ class TestWeights:
         assert inputs["input_ids"].tolist() == [[2, 7, 3, 0, 0, 0, 0, 0], [0] * 8]
         assert inputs["attention_mask"].tolist() == [[1, 1, 1, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0, 0, 0]]
         assert labels.shape == (2,)
-        assert weights.tolist() == [0.5, 0]
-        assert second.tolist() == [0, 3]
+        assert weights.tolist() == [2 * 0.5, 0]  # of two rows one is an example
+        assert second.tolist() == [0, 2 * 3]
 
     def test_shapes_are_few(self):
         token_ids, labels = random_examples(500)
         examples = TokenizedExamples.from_lists(token_ids, labels)
-        shapes = shape_set(examples.lengths, num_shapes=3)
+        shapes = shape_set(examples.lengths, num_shapes=3, longest=64)
         order = training_order(examples.lengths, batch_size=16, seed=0, epoch=0, shapes=shapes)
         made = list(batches(examples, order).as_numpy_iterator())
         assert {inputs["input_ids"].shape for inputs, _, _ in made} == {(16, length) for length in shapes}
-        assert sum(weights.sum() for _, _, weights in made) == 500
+        assert sum((weights > 0).sum() for _, _, weights in made) == 500
+        assert all(weights.mean() == pytest.approx(1) for _, _, weights in made)
 
 
 def test_type_ids_of_pairs():

@@ -168,6 +168,24 @@ class TestMultiLabel:
     def test_json_ready(self, metrics):
         json.dumps(metrics, allow_nan=False)
 
+    def test_a_single_class(self):
+        """Which sklearn takes for two."""
+        logits = np.array([[1.0], [-1.0], [-1.0], [-1.0]], np.float32)
+        metrics = multi_label_metrics(logits, np.array([[1], [1], [0], [0]]))
+        assert metrics["confusion_matrix"] == [[[2, 0], [1, 1]]]
+        assert (metrics["precision"], metrics["recall"]) == (1.0, 0.5)
+        assert metrics["f1"] == metrics["f1_macro"] == pytest.approx(2 / 3)
+
+    def test_equals_sklearn(self):
+        from sklearn import metrics as reference
+
+        random = np.random.default_rng(0)
+        logits, labels = random.normal(size=(50, 4)).astype(np.float32), random.integers(0, 2, (50, 4))
+        found, predicted = multi_label_metrics(logits, labels), (logits >= 0).astype(int)
+        for average, name in (("micro", "f1"), ("macro", "f1_macro")):
+            assert found[name] == pytest.approx(reference.f1_score(labels, predicted, average=average))
+        assert found["confusion_matrix"] == reference.multilabel_confusion_matrix(labels, predicted).tolist()
+
 
 class TestRegression:
     def test_by_hand(self):

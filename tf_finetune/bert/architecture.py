@@ -80,6 +80,11 @@ class BertArchitecture:
         return len(self.id2label)
 
     @property
+    def resolved_problem_type(self) -> str:
+        """One of PROBLEM_TYPES; where there is none, one label is a number and several are classes, as in PyTorch."""
+        return self.problem_type or (REGRESSION if self.num_labels == 1 else SINGLE_LABEL)
+
+    @property
     def head_dropout(self) -> float:
         return self.hidden_dropout_prob if self.classifier_dropout is None else self.classifier_dropout
 

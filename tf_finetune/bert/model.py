@@ -264,23 +264,20 @@ class TFBertForSequenceClassification(_BertBase):
         _, pooled = self.bert(**inputs, training=training)
         return self.classifier(self.dropout(pooled, training=training))
 
-    def default_loss(self, *, reduction: str = "sum_over_batch_size") -> keras.losses.Loss:
+    def default_loss(self) -> keras.losses.Loss:
         """The loss that PyTorch's class computes for these labels, for `compile`.
 
         By the architecture's problem_type, and where it has none by the number of labels: mean squared error
         for regression (one label), binary cross-entropy for several labels at once (labels are floats, (batch,
         num_labels)), else cross-entropy of class numbers. PyTorch looks at the labels too, and takes floats
         for several labels at once; here problem_type="multi_label_classification" says so.
-
-        Args:
-            reduction: of Keras's losses; "mean_with_sample_weight" divides by the sum of the sample weights.
         """
-        problem_type = self.architecture.problem_type
-        if problem_type == REGRESSION or (problem_type is None and self.architecture.num_labels == 1):
-            return keras.losses.MeanSquaredError(reduction=reduction)
+        problem_type = self.architecture.resolved_problem_type
+        if problem_type == REGRESSION:
+            return keras.losses.MeanSquaredError()
         if problem_type == MULTI_LABEL:
-            return keras.losses.BinaryCrossentropy(from_logits=True, reduction=reduction)
-        return keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=reduction)
+            return keras.losses.BinaryCrossentropy(from_logits=True)
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 def _named_inputs(input_ids, attention_mask, token_type_ids, position_ids) -> dict[str, Any]:

@@ -39,7 +39,8 @@ def dry_run(config: ExperimentConfig, workdir: str | Path, *, restart: bool = Fa
     began = time.perf_counter()
     inputs = gather(config, Workdir(workdir), restart=restart)
     examples = len(inputs.splits.examples["train"])
-    steps = config.train.epochs * -(-examples // config.train.batch_size)
+    by_size = config.train.batch_tokens < 0  # else how many there are is known once all is tokenised
+    steps = config.train.epochs * -(-examples // config.train.batch_size) if by_size else None
     short = _two_steps(inputs.config)
     splits = _some_of(inputs.splits, train=STEPS * short.train.batch_size, seed=config.runtime.seed)
     runtime.import_tensorflow_quietly()
@@ -59,14 +60,19 @@ def dry_run(config: ExperimentConfig, workdir: str | Path, *, restart: bool = Fa
         return
     seconds = config.train.epochs * examples / speed
     duration = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
-    print(f"the run itself: {steps} steps; at the {speed:.1f} examples/s of one small step, at most about {duration}")
+    count = f"{steps} steps; " if steps else ""
+    print(f"the run itself: {count}at the {speed:.1f} examples/s of one small step, at most about {duration}")
 
 
 def _two_steps(config: ExperimentConfig) -> ExperimentConfig:
     return dataclasses.replace(
         config,
         train=dataclasses.replace(
-            config.train, epochs=1, log_every_steps=1, batch_size=min(config.train.batch_size, EXAMPLES_A_STEP)
+            config.train,
+            epochs=1,
+            log_every_steps=1,
+            batch_size=min(config.train.batch_size, EXAMPLES_A_STEP),
+            batch_tokens=-1,
         ),
         export=dataclasses.replace(config.export, verify=True),
     )

@@ -1,7 +1,11 @@
 """`tf-finetune evaluate`: how good the best checkpoint is on validation and test."""
 
+import dataclasses
+import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from tf_finetune import json_files, settings
 from tf_finetune.bert.architecture import BertArchitecture
@@ -66,12 +70,16 @@ def measure(classifier: "Classifier", splits: dict[str, sources.Examples], *, so
 
 def _load_splits(config: ExperimentConfig, checkpoint: Path, run: Workdir) -> dict[str, sources.Examples]:
     """The splits to measure, labelled in the model's order."""
-    options = settings.source_options(config)
-    other_data = config.data.source != settings.load_json(run.config).data.source
-    if other_data:
-        options["validation_examples"] = 0  # how the run's own data was split says nothing of these
-    label_names = BertArchitecture.from_folder(checkpoint).id2label
-    splits = sources.load(**options, label_names=label_names, whole_file=other_data)
+    options, trained = settings.source_options(config), settings.load_json(run.config)
+    architecture = BertArchitecture.from_folder(checkpoint)
+    options["problem_type"] = ProblemType(architecture.resolved_problem_type)
+    # Fewer examples are drawn from the splits of the run, or else validation could be what was trained on.
+    options["max_examples"] = trained.data.max_examples
+    other_data = config.data.source != trained.data.source
+    if other_data:  # how the run's own data was split and weighted says nothing of these
+        no_weights = dataclasses.replace(options["columns"], weight="")
+        options |= {"validation_examples": 0, "max_examples": 0, "columns": no_weights}
+    splits = sources.load(**options, label_names=architecture.id2label, whole_file=other_data)
     for note in splits.notes:
         print(f"note: {note}")
     if not set(SPLITS) & set(splits.examples):
@@ -81,7 +89,15 @@ def _load_splits(config: ExperimentConfig, checkpoint: Path, run: Workdir) -> di
             expected="a validation or test split",
             got=", ".join(splits.examples),
         )
-    return splits.examples
+    few, seed = config.data.max_examples, config.runtime.seed
+    return {name: _drawn(examples, few, seed) for name, examples in splits.examples.items()}
+
+
+def _drawn(examples: sources.Examples, count: int, seed: int) -> sources.Examples:
+    """At most so many, drawn by seed; 0 means all."""
+    if not 0 < count < len(examples):
+        return examples
+    return examples.take(np.array(random.Random(seed).sample(range(len(examples)), count)))
 
 
 def _print_table(results: dict[str, dict[str, Any]], classifier: "Classifier") -> None:

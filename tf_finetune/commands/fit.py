@@ -63,7 +63,7 @@ def fit(
     with runtime.precision_policy(policy):
         classifier = build_classifier(config, splits, checkpoint)
     tokenized = {name: classifier.tokenize(examples) for name, examples in splits.examples.items()}
-    tokenized["train"] = weighted(tokenized["train"], config, splits)
+    tokenized["train"] = weighted(tokenized["train"], config, len(splits.label_names))
     _describe_data(tokenized, splits, config)
     steps = num_train_steps or sum(
         len(_training_order(tokenized["train"], config, epoch)) for epoch in range(config.train.epochs)
@@ -119,16 +119,22 @@ def _check_vocabulary(tokens: int, rows: int, checkpoint: Path) -> None:
         )
 
 
-def weighted(examples: TokenizedExamples, config: ExperimentConfig, splits: sources.Splits) -> TokenizedExamples:
-    """The training examples with the weights of their classes, where the config asks for them."""
-    if config.train.class_weights is ClassWeights.NONE:
+def weighted(examples: TokenizedExamples, config: ExperimentConfig, num_labels: int) -> TokenizedExamples:
+    """The training examples with their own and their classes' weights, scaled to a mean of 1.
+
+    Raises:
+        InputError: all weights are 0.
+    """
+    weights = examples.weights
+    if config.train.class_weights is ClassWeights.BALANCED:
+        counts = np.bincount(examples.labels, minlength=num_labels)
+        of_classes = 1 / np.maximum(counts, 1)[examples.labels]
+        weights = of_classes if weights is None else of_classes * weights
+    if weights is None:
         return examples
-    if splits.problem_type is not ProblemType.SINGLE_LABEL:
-        expected, got = "labels that are one class a text", splits.problem_type.value
-        raise InputError("no class weights for these labels", where="train.class_weights", expected=expected, got=got)
-    counts = np.bincount(examples.labels, minlength=len(splits.label_names))
-    weights = (len(examples) / (len(counts) * np.maximum(counts, 1)))[examples.labels].astype(np.float32)
-    return dataclasses.replace(examples, weights=weights if examples.weights is None else weights * examples.weights)
+    if not weights.any():
+        raise InputError("all examples weigh nothing", where="data.weight_column", expected="a weight above 0")
+    return dataclasses.replace(examples, weights=(weights / weights.mean(dtype=np.float64)).astype(np.float32))
 
 
 def _describe_data(tokenized: dict[str, TokenizedExamples], splits: sources.Splits, config: ExperimentConfig) -> None:
@@ -189,12 +195,14 @@ def _fit_epochs(
 
 
 def _training_order(examples: TokenizedExamples, config: ExperimentConfig, epoch: int) -> BatchOrder:
-    lengths, chosen = examples.lengths, config.train
+    lengths, chosen, shapes = examples.lengths, config.train, None
+    if chosen.num_shapes:
+        shapes = shape_set(lengths, num_shapes=chosen.num_shapes, longest=config.data.max_length)
     return training_order(
         lengths,
         batch_size=chosen.batch_size,
         batch_tokens=None if chosen.batch_tokens < 0 else chosen.batch_tokens,
-        shapes=shape_set(lengths, num_shapes=chosen.num_shapes) if chosen.num_shapes else None,
+        shapes=shapes,
         seed=config.runtime.seed,
         epoch=epoch,
     )
@@ -226,11 +234,9 @@ def _compile(classifier: Classifier, config: ExperimentConfig, num_train_steps: 
     )
     if warmup > num_train_steps:
         _warn_of_the_warmup(schedule, config)
-    # Divided by the sum of the weights, so that rows which only fill up a shape count nothing.
-    loss = classifier.model.default_loss(reduction="mean_with_sample_weight")
     metrics = ["accuracy"] if classifier.problem_type is ProblemType.SINGLE_LABEL else None
     # No XLA: it would compile anew for every batch length.
-    classifier.model.compile(optimizer, loss, weighted_metrics=metrics, jit_compile=False)
+    classifier.model.compile(optimizer, classifier.model.default_loss(), weighted_metrics=metrics, jit_compile=False)
     return schedule
 
 

@@ -11,7 +11,17 @@ from tf_finetune.errors import InputError
 from tf_finetune.workdir import Workdir
 
 # Names of the metrics in evaluation.json -> those the hub shows.
-METRICS = {"accuracy": "Accuracy", "precision": "Precision", "recall": "Recall", "f1": "F1", "roc_auc": "ROC AUC"}
+# Those that the kind of labels has are in the card.
+METRICS = {
+    "accuracy": "Accuracy",
+    "precision": "Precision",
+    "recall": "Recall",
+    "f1": "F1",
+    "roc_auc": "ROC AUC",
+    "pearson": "Pearson correlation",
+    "spearman": "Spearman correlation",
+    "mean_absolute_error": "Mean absolute error",
+}
 
 CARD = """\
 ---
@@ -20,7 +30,7 @@ CARD = """\
 
 # {name}
 
-A BERT text classifier, fine-tuned with tf_finetune (TensorFlow and Keras 3).
+A BERT classifier of {kind}, fine-tuned with tf_finetune (TensorFlow and Keras 3).
 
 - labels: {labels}
 - trained on: {data}
@@ -35,7 +45,7 @@ With PyTorch:
 from transformers import pipeline
 
 classify = pipeline("text-classification", model="{repo_id}", truncation=True, max_length={max_length})
-print(classify("..."))
+print(classify({example}))
 ```
 
 With TensorFlow:
@@ -47,7 +57,7 @@ from tf_finetune.pretrained import local_checkpoint
 
 folder = local_checkpoint("{repo_id}")
 classifier = Classifier.from_checkpoint(folder, max_length={max_length}, truncation=Truncation.{truncation})
-print(list(classifier.answers(["..."])))
+print(list(classifier.answers({answered})))
 ```
 """
 
@@ -77,10 +87,10 @@ def push_to_hub(workdir: str | Path, repo_id: str, *, private: bool = False) -> 
         raise InputError("not a name on the hub", where="--repo", expected="OWNER/NAME", got=repo_id)
     if get_token() is None:
         raise InputError("no token for the hub", where=repo_id, expected=hub.LOG_IN)
+    card = model_card(repo_id, config, _labels(folder), _evaluation(run))
     _create(repo_id, private=private)
     weights = hub.weight_files([path.name for path in folder.iterdir()])
     files = [folder / name for name in ("config.json", *hub.TOKENIZER, *weights) if (folder / name).is_file()]
-    card = model_card(repo_id, config, _labels(folder), _evaluation(run))
     additions = [CommitOperationAdd("README.md", card.encode())]
     additions += [CommitOperationAdd(file.name, str(file)) for file in files]
     with hub.named_faults(repo_id, "model"):
@@ -121,10 +131,11 @@ def model_card(repo_id: str, config: ExperimentConfig, labels: list[str], evalua
         pipeline_tag="text-classification",
         base_model=base,
         datasets=[dataset] if dataset else None,
-        metrics=list(METRICS) if evaluation else None,
+        metrics=_measured(evaluation) or None,
         model_name=name,
         eval_results=_eval_results(evaluation) or None,
     )
+    pairs = bool(config.data.text_pair_column)
     kept = {
         Truncation.HEAD: "the start",
         Truncation.TAIL: "the end",
@@ -134,6 +145,9 @@ def model_card(repo_id: str, config: ExperimentConfig, labels: list[str], evalua
         metadata=metadata.to_yaml(),
         name=name,
         labels=", ".join(labels),
+        kind="pairs of texts" if pairs else "texts",
+        example='{"text": "...", "text_pair": "..."}' if pairs else '"..."',
+        answered='["..."], ["..."]' if pairs else '["..."]',
         data=data,
         base=base or _last_part(config.model.checkpoint),
         max_length=config.data.max_length,
@@ -151,7 +165,7 @@ def _eval_results(evaluation: dict[str, Any]) -> list:
     for split, numbers in evaluation.items():
         name, dataset = _data(numbers["source"])
         for metric, title in METRICS.items():
-            if numbers[metric] is not None:
+            if numbers.get(metric) is not None:
                 result = EvalResult(
                     task_type="text-classification",
                     dataset_type=dataset or name,
@@ -165,12 +179,18 @@ def _eval_results(evaluation: dict[str, Any]) -> list:
     return results
 
 
+def _measured(evaluation: dict[str, Any]) -> list[str]:
+    return [metric for metric in METRICS if any(metric in numbers for numbers in evaluation.values())]
+
+
 def _table(evaluation: dict[str, Any]) -> str:
     if not evaluation:
         return ""
-    lines = ["", "| split | examples | " + " | ".join(METRICS.values()) + " |", "|---" * (len(METRICS) + 2) + "|"]
+    metrics = _measured(evaluation)
+    titles = " | ".join(METRICS[metric] for metric in metrics)
+    lines = ["", f"| split | examples | {titles} |", "|---" * (len(metrics) + 2) + "|"]
     for split, numbers in evaluation.items():
-        cells = ["-" if numbers[metric] is None else f"{numbers[metric]:.4f}" for metric in METRICS]
+        cells = ["-" if numbers.get(metric) is None else f"{numbers[metric]:.4f}" for metric in metrics]
         lines.append(f"| {split} of {_data(numbers['source'])[0]} | {numbers['examples']} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from tf_finetune import pretrained, runtime, settings
 from tf_finetune.bert.architecture import BertArchitecture
-from tf_finetune.config import ExperimentConfig
+from tf_finetune.config import ClassWeights, ExperimentConfig, ProblemType
 from tf_finetune.data import brief_check, sources
 from tf_finetune.errors import InputError
 from tf_finetune.evaluation.metrics import headline
@@ -81,6 +81,7 @@ def gather(config: ExperimentConfig, run: Workdir, *, restart: bool) -> Inputs:
         print(f"note: {note}", flush=True)
     for line in brief_check.lines(splits.examples, splits.label_names, splits.problem_type):
         print(line, flush=True)
+    _check_class_weights(config, splits.problem_type)
     checkpoint = None
     if config.model.checkpoint != RANDOM_TINY:
         checkpoint = pretrained.local_checkpoint(config.model.checkpoint)
@@ -91,6 +92,12 @@ def gather(config: ExperimentConfig, run: Workdir, *, restart: bool) -> Inputs:
 def _pinned_checkpoint(config: ExperimentConfig) -> str:
     name = config.model.checkpoint
     return name if name == RANDOM_TINY else pretrained.pinned(name)
+
+
+def _check_class_weights(config: ExperimentConfig, problem_type: ProblemType) -> None:
+    if config.train.class_weights is not ClassWeights.NONE and problem_type is not ProblemType.SINGLE_LABEL:
+        expected, got = "labels that are one class a text", problem_type.value
+        raise InputError("no class weights for these labels", where="train.class_weights", expected=expected, got=got)
 
 
 def _check_max_length(max_length: int, architecture: BertArchitecture) -> None:

@@ -112,6 +112,12 @@ def _built(root: Path, key: str, build: Build) -> tuple[Path, dict[str, Any]]:
     return root / key, facts
 
 
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 @contextlib.contextmanager
 def _aside(root: Path, key: str) -> Iterator[Path]:
     """A new folder, locked while this process lives, and gone afterwards unless it was renamed."""
@@ -122,7 +128,7 @@ def _aside(root: Path, key: str) -> Iterator[Path]:
             if not aside.is_dir():  # another process took it for a leftover before it was locked
                 continue
             try:
-                aside.chmod(0o755)
+                aside.chmod(0o777 & ~_umask())
                 yield aside
             finally:
                 shutil.rmtree(aside, ignore_errors=True)

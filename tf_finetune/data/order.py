@@ -108,13 +108,14 @@ def evaluation_order(lengths: np.ndarray, *, batch_size: int, shapes: Sequence[i
     return _joined(batches, np.array([lengths[batch[0]] for batch in batches], dtype=np.int64))
 
 
-def shape_set(lengths: np.ndarray, *, num_shapes: int, multiple_of: int = 8) -> tuple[int, ...]:
+def shape_set(lengths: np.ndarray, *, num_shapes: int, longest: int, multiple_of: int = 8) -> tuple[int, ...]:
     """The at most `num_shapes` lengths that pad the least when each text is padded to the next of them.
 
     Args:
         lengths: int [number of examples], tokens of each; at least one.
         num_shapes: how many lengths, 1 or more.
-        multiple_of: every length is a multiple of this, as tensor cores like it.
+        longest: no length is beyond it, and no text.
+        multiple_of: every length is a multiple of this, as tensor cores like it, unless it is `longest`.
 
     Returns:
         Ascending lengths; the last holds the longest text.
@@ -135,7 +136,7 @@ def shape_set(lengths: np.ndarray, *, num_shapes: int, multiple_of: int = 8) -> 
         tokens = totals.min(axis=0)
     end, shapes = len(candidates), []
     for choice in reversed(choices):
-        shapes.append(int(candidates[end - 1]) * multiple_of)
+        shapes.append(min(int(candidates[end - 1]) * multiple_of, longest))
         end = choice[end]
     return tuple(reversed(shapes))
 

@@ -19,7 +19,8 @@ PREFETCH = 4
 def batches(examples: TokenizedExamples, order: BatchOrder, *, first: int = 0) -> "tf.data.Dataset":
     """The batches of one pass, each padded to its own width.
 
-    Rows that stand for no example have one token, whose id is 0, and weight 0.
+    Rows that stand for no example have one token, whose id is 0, and weight 0. The others of their batch weigh the
+    more for it, so that a mean over all rows is one over the examples.
 
     Args:
         examples: the tokenised texts.
@@ -86,7 +87,9 @@ def _chunk(examples: TokenizedExamples, order: BatchOrder, start: int) -> tuple[
     first_lengths = attended
     if examples.first_lengths is not None:
         first_lengths = np.where(is_example, examples.first_lengths[indices], 1)
-    weights = is_example.astype(np.float32)
+    # Keras divides by all rows of a batch; so scaled, its mean is that over the examples.
+    rows = np.diff(starts)
+    weights = (is_example * np.repeat(rows / order.sizes[start:stop], rows)).astype(np.float32)
     if examples.weights is not None:
         weights *= examples.weights[indices]
     bounds = np.stack([starts[:-1] - starts[0], starts[1:] - starts[0], order.widths[start:stop]], axis=1)

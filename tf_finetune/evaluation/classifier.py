@@ -29,7 +29,7 @@ class Classifier:
         max_length: tokens a text or pair, as in training.
         truncation: as in training.
         batch_size: texts computed at once.
-        num_shapes: lengths that batches are padded to at most; 0 means a batch's own longest.
+        num_shapes: lengths that the batches of a split are padded to at most; 0 means a batch's own longest.
     """
 
     def __init__(
@@ -61,11 +61,7 @@ class Classifier:
 
     @property
     def problem_type(self) -> ProblemType:
-        """As config.json says; where it says nothing one label is a number and several are classes, as in PyTorch."""
-        stored = self.model.architecture.problem_type
-        if stored is None:
-            return ProblemType.REGRESSION if len(self.label_names) == 1 else ProblemType.SINGLE_LABEL
-        return ProblemType(stored)
+        return ProblemType(self.model.architecture.resolved_problem_type)
 
     def tokenize(self, examples: Examples) -> TokenizedExamples:
         """The examples as token ids; those of many texts are kept on disk for the next time."""
@@ -93,13 +89,18 @@ class Classifier:
 
     def logits(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> np.ndarray:
         """Logits float32 (texts, num_labels), in the order of the texts."""
-        return self.logits_of(self.tokenize(Examples.unlabelled(texts, pairs)))
+        return self._predicted(self.tokenize(Examples.unlabelled(texts, pairs)), shapes=None)
 
     def logits_of(self, examples: TokenizedExamples) -> np.ndarray:
-        """Logits float32 (examples, num_labels), in the order of the examples."""
+        """Logits float32 (examples, num_labels) of a whole split, in the order of the examples."""
+        shapes = None
+        if self.num_shapes and len(examples):
+            shapes = shape_set(examples.lengths, num_shapes=self.num_shapes, longest=self.max_length)
+        return self._predicted(examples, shapes=shapes)
+
+    def _predicted(self, examples: TokenizedExamples, *, shapes: Sequence[int] | None) -> np.ndarray:
         logits = np.zeros((len(examples), len(self.label_names)), np.float32)
         if len(examples):
-            shapes = shape_set(examples.lengths, num_shapes=self.num_shapes) if self.num_shapes else None
             order = evaluation_order(examples.lengths, batch_size=self.batch_size, shapes=shapes)
             is_example = order.examples != PADDING
             predicted = self.model.predict(batches(examples, order), verbose=0)

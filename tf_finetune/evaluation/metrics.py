@@ -31,9 +31,11 @@ def score(metrics: Mapping[str, Any], problem_type: ProblemType) -> tuple[float,
 
 
 def headline(metrics: Mapping[str, Any]) -> str:
-    """The one metric that says most: correlation, F1 where there are several labels, else accuracy."""
-    name = "pearson" if "mean_absolute_error" in metrics else "f1" if "f1_macro" in metrics else "accuracy"
-    return f"{name} {number_text(metrics.get(name))}"
+    """What `score` goes by, in words."""
+    if "mean_absolute_error" in metrics:
+        return f"mean squared error {number_text(metrics['loss'])}"
+    name = "f1" if "f1_macro" in metrics else "accuracy"
+    return f"{name} {number_text(metrics[name])}"
 
 
 def number_text(value: float | int | None) -> str:
@@ -114,22 +116,34 @@ def multi_label_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any
     labels = np.asarray(labels, dtype=np.int64)
     probabilities = sigmoid(logits)
     predicted = (probabilities >= THRESHOLD).astype(np.int64)
-    precision, recall, f1, _ = metrics.precision_recall_fscore_support(
-        labels, predicted, average="micro", zero_division=0
+    # Counted here: sklearn takes labels of one column for two classes.
+    found, wrong, missed = (
+        np.count_nonzero(of_kind, axis=0)
+        for of_kind in (labels & predicted, predicted & (1 - labels), labels & (1 - predicted))
     )
+    rest = len(labels) - found - wrong - missed
     both = [k for k in range(labels.shape[1]) if 0 < labels[:, k].sum() < len(labels)]
     aucs = [metrics.roc_auc_score(labels[:, k], probabilities[:, k]) for k in both]
     return {
         "examples": len(labels),
         "accuracy": float((labels == predicted).all(axis=1).mean()),
-        "precision": float(precision),
-        "recall": float(recall),
-        "f1": float(f1),
-        "f1_macro": float(metrics.f1_score(labels, predicted, average="macro", zero_division=0)),
+        "precision": _share(found.sum(), found.sum() + wrong.sum()),
+        "recall": _share(found.sum(), found.sum() + missed.sum()),
+        "f1": _f1(found.sum(), wrong.sum(), missed.sum()),
+        "f1_macro": float(np.mean([_f1(*counts) for counts in zip(found, wrong, missed, strict=True)])),
         "roc_auc": float(np.mean(aucs)) if aucs else None,
         "loss": float(np.mean(np.logaddexp(0.0, np.where(labels == 1, -logits, logits), dtype=np.float64))),
-        "confusion_matrix": metrics.multilabel_confusion_matrix(labels, predicted).tolist(),
+        "confusion_matrix": np.stack([rest, wrong, missed, found], axis=1).reshape(-1, 2, 2).tolist(),
     }
+
+
+def _share(part: int, whole: int) -> float:
+    """0 where there is nothing, as sklearn's zero_division=0."""
+    return float(part / whole) if whole else 0.0
+
+
+def _f1(found: int, wrong: int, missed: int) -> float:
+    return _share(2 * found, 2 * found + wrong + missed)
 
 
 def regression_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:

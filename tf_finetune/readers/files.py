@@ -60,6 +60,13 @@ def absolute(source: str) -> str:
     return ",".join(str((here if part.is_file() else anchor) / part) for part in parts)
 
 
+def _check_name(path: Path) -> None:
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        raise InputError("a file's name is not UTF-8", where=path.parent, got=ascii(path.name)) from None
+
+
 def matching(source: str) -> list[Path]:
     """The files of a name, a list or a glob, each once."""
     if Path(source).expanduser().is_file():
@@ -77,6 +84,8 @@ def matching(source: str) -> list[Path]:
         paths.extend(found)
     if not paths:
         raise InputError("no such data", where="data.source", expected=PLACES, got=repr(source))
+    for path in paths:
+        _check_name(path)
     return list(dict.fromkeys(paths))
 
 
