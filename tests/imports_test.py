@@ -20,7 +20,7 @@ ALLOWED = {
     "config": set(),
     "errors": set(),
     "json_files": {"errors"},
-    "cli": GROUND | {"settings", "runtime", "data", "commands"},
+    "cli": GROUND | {"settings", "runtime", "readers", "commands"},
     "settings": GROUND | {"readers"},
     "runtime": GROUND,
     "workdir": GROUND,
