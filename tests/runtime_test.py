@@ -1,5 +1,8 @@
 """What was asked for, and what it resolves to."""
 
+import contextlib
+import io
+
 import keras
 import pytest
 
@@ -31,3 +34,17 @@ def test_the_description_names_versions_and_precision():
     assert keras.__version__ in described
     assert "float32" in described
     assert "(tensorflow)" in described
+
+
+@pytest.mark.parametrize(("encoding", "printed"), [("ascii", "caf\\xe9"), ("latin-1", "café"), ("utf-8", "café")])
+def test_words_of_the_data_are_printed_on_every_terminal(encoding, printed):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding, newline="\n")
+    with contextlib.redirect_stdout(stream):
+        runtime.say("café \x1b[2J\ud800")
+    assert stream.buffer.getvalue().decode(encoding) == f"{printed} \\x1b[2J\\ud800\n"
+
+
+def test_words_of_the_data_are_printed_where_no_encoding_is_known():
+    with contextlib.redirect_stdout(io.StringIO()) as stream:
+        runtime.say("café")
+    assert stream.getvalue() == "café\n"

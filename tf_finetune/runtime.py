@@ -17,6 +17,17 @@ def warn(text: str) -> None:
     print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
+def say(line: str) -> None:
+    """Prints a line with words of the data in it.
+
+    Control characters are spelt out, because a label must not steer the terminal; so are letters that the terminal's
+    encoding does not have.
+    """
+    shown = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"  # a notebook's stream need not have one
+    print(shown.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+
+
 def import_tensorflow_quietly() -> None:
     """Imports TensorFlow without the lines that 2.21 logs while it loads, whatever the log level says."""
     with tempfile.TemporaryFile() as unread:

@@ -150,7 +150,7 @@ class TestErrors:
         assert said == {
             "62": "1 row cannot be used: wrong number of columns, expected 2, got 3",
             "63": "1 row cannot be used: text is not UTF-8, got byte 0xe9",
-            "64": "1 row cannot be used: a label is missing",
+            "64": "1 row cannot be used: a label is missing, expected a label, or [] for none of several",
             "65": "1 row cannot be used: a quote is not closed, expected a closing \", got the file's end",
         }
         assert result.errors == 4
@@ -163,7 +163,7 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("kind", "splits"),
         [
-            ("one_class", {"train": ["one,a", "two,a"], "test": ["three,a"]}),
+            ("one_class", {"train": ["one,a", "two,a"], "validation": ["three,a"]}),
             ("empty_split", {"train": CLEAN, "test": []}),
             ("fractional_labels", {"train": [line[:-1] + f"{i % 3 / 2}" for i, line in enumerate(CLEAN)]}),
         ],

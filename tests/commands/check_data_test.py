@@ -10,6 +10,11 @@ import pytest
 
 import tf_finetune
 from tf_finetune import cli
+from tf_finetune.commands import train
+from tf_finetune.config import ProblemType
+from tf_finetune.errors import InputError
+from tf_finetune.readers import text_hash
+from tf_finetune.workdir import Workdir
 
 WORDS = ["printer", "invoice", "router", "password", "screen", "battery", "keyboard", "license", "backup", "monitor"]
 CLEAN = [f"the {WORDS[i % 10]} of desk {i} has failed again,{'technical' if i % 3 else 'billing'}" for i in range(60)]
@@ -147,6 +152,20 @@ def test_a_terminal_of_another_encoding(folder, tiny_checkpoint):
     assert b"\\u0442\\u0435\\u0445" in result.stdout
 
 
+def test_training_says_what_is_wrong_on_a_terminal_of_another_encoding(folder):
+    rows = [f"{line[:-1]}{'é' if i % 2 else 'É'}" for i, line in enumerate(CLEAN)]
+    (folder / "train.csv").write_text("\n".join(["text,label", *rows]), encoding="utf-8")
+    code = (
+        "from tf_finetune import ExperimentConfig; from tf_finetune.commands import train;"
+        "from tf_finetune.workdir import Workdir; config = ExperimentConfig();"
+        "config.data.source, config.model.checkpoint = 'train.csv', 'random-tiny';"
+        "train.gather(config, Workdir('run'), restart=False)"
+    )
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=True)
+    assert rb"\xe9" in result.stdout
+
+
 def test_random_tiny_has_a_tokenizer_too(folder, capsys):
     assert check("clean", checkpoint="random-tiny") == 0
 
@@ -194,3 +213,128 @@ def test_no_tensorflow_is_imported(folder, tiny_checkpoint):
 
     assert last_line("--config=my_data:clean", "--config.data.label_column=stars") == "2 []"
     assert last_line("--config=my_data:clean", f"--config.model.checkpoint={tiny_checkpoint}") == "0 ['transformers']"
+
+
+AUTO, SINGLE, MULTI, REGRESSION = ProblemType
+TWO, LISTS = ["a", "b"], [["a"], ["b"]]
+# The kind of the error, or None where training goes ahead; what a label is; and the labels of each split.
+LABELS = [
+    (None, AUTO, {"train": TWO, "validation": TWO}),
+    ("mixed_labels", AUTO, {"train": ["a", ["b"]], "validation": ["a"]}),
+    ("one_class", AUTO, {"train": ["a", "a"], "validation": ["a"]}),
+    ("unknown_label", AUTO, {"train": TWO, "validation": ["c"]}),
+    ("malformed_labels", MULTI, {"train": ["[a", "b", "[]"], "validation": ["b"]}),
+    ("malformed_labels", MULTI, {"train": ['[["a"],"b"]', "b"], "validation": ["b"]}),
+    ("malformed_labels", MULTI, {"train": ['["a", null]', "b"], "validation": ["b"]}),
+    ("malformed_labels", MULTI, {"train": TWO, "validation": ['[{"a": 1}]']}),
+    (None, MULTI, {"train": ['["a"]', "a, b", "[]", ","], "validation": ["b"]}),
+    (None, AUTO, {"train": ["[a", "b"], "validation": ["b"]}),
+    ("unreadable_row", AUTO, {"train": [["a", ["b"]], ["b"]], "validation": [["b"]]}),
+    ("unreadable_row", MULTI, {"train": ["a", "b", ""], "validation": ["b"]}),
+    ("list_label", SINGLE, {"train": LISTS, "validation": LISTS}),
+    ("list_label", SINGLE, {"train": TWO, "validation": LISTS}),
+    (None, SINGLE, {"train": ["0.5", "1.5"], "validation": ["0.5"]}),
+    ("fractional_labels", AUTO, {"train": ["0.5", "1.5"], "validation": ["0.5"]}),
+    ("fractional_labels", AUTO, {"train": [["0.5"], ["1"]], "validation": [["1"]]}),
+    ("fractional_labels", MULTI, {"train": ["0.5", "1"], "validation": ["1"]}),
+    (None, AUTO, {"train": ["+0.5", "1e9999", "0_1.5"], "validation": ["+0.5"]}),
+    (None, AUTO, {"train": ["1.0", "2"], "validation": ["2"]}),
+    ("no_class", MULTI, {"train": ["[]", ","], "validation": ["a"]}),
+    ("no_class", AUTO, {"train": [[], []], "validation": [[]]}),
+    (None, MULTI, {"train": ["a", "[]"], "validation": ["[]"]}),
+    ("no_train_split", AUTO, {"test": TWO}),
+    ("no_train_split", AUTO, {"validation": TWO, "test": TWO}),
+    ("empty_split", AUTO, {"train": TWO, "validation": []}),
+    (None, REGRESSION, {"train": ["0.5", "3.4e38"], "validation": ["3.40282356e38"]}),
+    ("not_a_number", REGRESSION, {"train": ["0.5", "1e39"], "validation": ["1"]}),
+    ("not_a_number", REGRESSION, {"train": ["0.5", "3.4028236e38"], "validation": ["1"]}),
+    ("not_a_number", REGRESSION, {"train": ["0.5", "1"], "validation": [["1"]]}),
+]  # fmt: skip
+
+
+@pytest.fixture
+def refuses(tmp_path, monkeypatch):
+    """Whether training refuses the folder, and the kinds of the errors that check-data finds."""
+    monkeypatch.chdir(tmp_path)
+
+    def refuses(**settings):
+        config = tf_finetune.ExperimentConfig()
+        config.data.source, config.model.checkpoint = str(tmp_path / "data"), train.RANDOM_TINY
+        config.model.problem_type = settings.pop("problem_type", AUTO)
+        for name, value in settings.items():
+            setattr(config.data, name, value)
+        kinds = {f["kind"] for f in tf_finetune.check_data(config)["findings"] if f["severity"] == "error"}
+        try:
+            train.gather(config, Workdir(tmp_path / "run"), restart=False)
+        except InputError:
+            return True, kinds
+        return False, kinds
+
+    return refuses
+
+
+def write_split(folder, name, texts, rows):
+    folder.mkdir(exist_ok=True)
+    lines = [json.dumps({"text": text, **row}) + "\n" for text, row in zip(texts, rows, strict=True)]
+    (folder / f"{name}.jsonl").write_text("".join(lines or ["\n"]))
+
+
+@pytest.mark.parametrize(("kind", "problem_type", "splits"), LABELS)
+def test_training_refuses_labels_where_an_error_is_found(tmp_path, refuses, kind, problem_type, splits):
+    for split, labels in splits.items():
+        texts = [f"{split} is number {number}" for number in range(len(labels))]
+        write_split(tmp_path / "data", split, texts, [{"label": label} for label in labels])
+    if [] in splits.values():
+        (tmp_path / "data" / "validation.jsonl").unlink()
+        (tmp_path / "data" / "validation.csv").write_text("text,label\n")
+    assert refuses(problem_type=problem_type) == (kind is not None, {kind} - {None})
+
+
+IN_VALIDATION = [text for text in CLEAN if text_hash.tenth_of(text_hash.sha256_of(text)) == 1]
+IN_TRAIN = [text for text in CLEAN if text not in IN_VALIDATION]
+
+
+@pytest.mark.parametrize(
+    ("is_refused", "texts", "options"),
+    [
+        (False, IN_TRAIN[:8] + IN_VALIDATION[:2], {}),
+        (True, IN_TRAIN[:10], {}),
+        (False, IN_TRAIN[:10], {"validation_examples": 1}),
+        (False, IN_TRAIN[:10], {"max_examples": 9}),
+        (True, IN_TRAIN[:1] * 10, {"validation_examples": 1}),
+        (True, IN_VALIDATION[:2], {}),
+    ],
+)
+def test_training_refuses_a_split_that_is_empty_once_validation_is_taken_out(
+    tmp_path, refuses, is_refused, texts, options
+):
+    write_split(tmp_path / "data", "train", texts, [{"label": "ab"[i % 2]} for i in range(len(texts))])
+    assert refuses(**options) == (is_refused, {"empty_split"} if is_refused else set())
+
+
+@pytest.mark.parametrize("weight", [1, 1e39])
+def test_training_refuses_a_weight_where_an_error_is_found(tmp_path, refuses, weight):
+    for split in ("train", "validation"):
+        write_split(tmp_path / "data", split, [f"{split} {i}" for i in range(3)],
+                    [{"label": label, "weight": weight if label == "c" else 0} for label in "abc"])  # fmt: skip
+    expected = (True, {"unreadable_row"}) if weight > 1 else (False, set())
+    assert refuses(weight_column="weight") == expected
+
+
+def test_only_what_is_printed_is_listed(folder, tiny_checkpoint, monkeypatch, capsys):
+    """A row that is listed takes six times the memory of one that is not."""
+    from tf_finetune.checks import data_report
+
+    reports, check_all = [], data_report.check
+    monkeypatch.setattr(
+        data_report, "check", lambda *a, **options: reports.append(check_all(*a, **options)) or reports[-1]
+    )
+    flags = ["--config.data.max_length=5", "--config.model.problem_type=regression"]
+    for more in ([], ["--json=report.json"]):
+        assert check("clean", *flags, *more, checkpoint=tiny_checkpoint) == 2
+    short, whole = ({f.kind: f for f in report.findings} for report in reports)
+    for kind in ("truncated", "not_a_number"):
+        assert short[kind].count == whole[kind].count == len(whole[kind].rows) > 4
+        assert short[kind].rows == whole[kind].rows[:4]
+    printed = capsys.readouterr().out
+    assert printed[: len(printed) // 2] * 2 == printed

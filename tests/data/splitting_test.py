@@ -4,15 +4,16 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from tf_finetune.data import sources, splitting, store
+from tf_finetune.data import sources, splitting
 from tf_finetune.errors import InputError
+from tf_finetune.readers import text_hash
 
 # Two hundred texts of which, by hash, every split gets some.
 ROWS = [(f"text number {i}", "ab"[i % 2]) for i in range(200)]
 
 
 def tenth(text):
-    return int.from_bytes(store.sha256_of(text), "big") % 10
+    return text_hash.tenth_of(text_hash.sha256_of(text))
 
 
 @pytest.fixture
@@ -168,7 +169,7 @@ def plain_lowest(texts, number):
     """What `splitting.lowest` does, said plainly: text by text from the lowest hash, whole texts or none."""
     copies = Counter(texts)
     chosen = set()
-    for text in sorted(copies, key=store.sha256_of):
+    for text in sorted(copies, key=text_hash.sha256_of):
         if copies[text] <= number:
             chosen.add(text)
             number -= copies[text]
@@ -181,7 +182,7 @@ class TestLowest:
     def test_equals_the_plain_one(self, seed, number):
         draw = random.Random(seed)
         texts = [str(draw.randrange(draw.choice([3, 20, 1000]))) for _ in range(100)]
-        hashes = np.array([int.from_bytes(store.sha256_of(text)[:8], "big") for text in texts], np.uint64)
+        hashes = np.array([int.from_bytes(text_hash.sha256_of(text)[:8], "big") for text in texts], np.uint64)
         assert splitting.lowest(hashes, number).tolist() == plain_lowest(texts, number)
 
     def test_hashes_at_both_ends(self):

@@ -86,7 +86,10 @@ class TestCsv:
     @pytest.mark.parametrize("label", [b"", b"  "])
     def test_missing_label(self, write, label):
         path = write("data.csv", b'text,label\n"two\nlines",b\nbad,' + label + b"\n")
-        with pytest.raises(InputError, match=r"a label is missing, in .*data\.csv line 4$"):
+        with pytest.raises(
+            InputError,
+            match=r"a label is missing, in .*data\.csv line 4, expected a label, or \[\] for none of several$",
+        ):
             rows(path)
 
     @pytest.mark.parametrize("column", ["text", "label"])
@@ -140,7 +143,10 @@ class TestJsonLines:
     @pytest.mark.parametrize("rest", [', "label": null', ', "label": NaN', ', "label": ""', ""])
     def test_missing_label(self, write, rest):
         path = write("a.jsonl", ('{"text": "t", "label": 1}\n{"text": "t"' + rest + "}").encode())
-        with pytest.raises(InputError, match=r"a label is missing, in .*a\.jsonl line 2$"):
+        with pytest.raises(
+            InputError,
+            match=r"a label is missing, in .*a\.jsonl line 2, expected a label, or \[\] for none of several$",
+        ):
             rows(path)
 
     @pytest.mark.parametrize(
@@ -229,7 +235,10 @@ class TestParquet:
 
     @pytest.mark.parametrize("labels", [[1, 2, None], [1.0, 2.0, float("nan")], ["x", "y", ""]])
     def test_missing_label(self, write_parquet, labels):
-        with pytest.raises(InputError, match=r"a label is missing, in .*a\.parquet row 3$"):
+        with pytest.raises(
+            InputError,
+            match=r"a label is missing, in .*a\.parquet row 3, expected a label, or \[\] for none of several$",
+        ):
             rows(write_parquet(labels))
 
     def test_missing_text(self, write_parquet):
@@ -309,7 +318,7 @@ class TestFaults:
         assert said == [
             "wrong number of columns, in a.csv line 5, expected 2, got 3",
             "text is not UTF-8, in a.csv line 6, got byte 0xe9",
-            "a label is missing, in a.csv line 7",
+            "a label is missing, in a.csv line 7, expected a label, or [] for none of several",
             "malformed table, in a.csv line 8, got ',' expected after '\"'",
             "a quote is not closed, in a.csv line 10, expected a closing \", got the file's end",
         ]

@@ -5,13 +5,13 @@ from array import array
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tf_finetune.checks import findings, placing, text_faults
+from tf_finetune.checks import findings, placing, split_rules, text_faults
 from tf_finetune.checks.findings import NOTE, Finding
 from tf_finetune.checks.label_rules import LabelRules
 from tf_finetune.checks.row_checks import RowChecks, repeat_findings
 from tf_finetune.checks.seen_rows import SPLITS, as_numpy, as_words
 from tf_finetune.config import ProblemType
-from tf_finetune.readers.rows import WHOLE, Found, Row
+from tf_finetune.readers.rows import Found, Row
 
 if TYPE_CHECKING:
     import numpy as np
@@ -83,11 +83,12 @@ def check(
     max_examples: int = 0,
     validation_examples: int = 0,
     seed: int = 0,
+    most_rows: int | None = None,
 ) -> DataReport:
     """Reads all rows, those that cannot be used passed over, and says what is wrong with them.
 
-    41 bytes a row are kept, and for every row of a finding its place. Names of the files in a folder of classes come
-    on top, and 100 bytes a row of train where a share of it is held out by its order (`placing.placed`).
+    41 bytes a row are kept, and 250 for every row of a finding that is listed. Names of the files in a folder of
+    classes come on top, and 100 bytes a row of train where a share of it is held out by its order (`placing.placed`).
 
     Args:
         found: what the source holds.
@@ -98,24 +99,29 @@ def check(
         max_examples: as for `sources.load`.
         validation_examples: as for `sources.load`.
         seed: as for `sources.load`.
+        most_rows: how many rows of a finding are listed; None means all.
 
     Raises:
         InputError: a file has a fault as a whole, such as no such column.
     """
-    checks, rules, longer = RowChecks(problem_type), LabelRules(problem_type), _Lengths(count_tokens)
+    checks, rules = RowChecks(problem_type), LabelRules(problem_type, most_rows=most_rows)
+    longer, read, used = _Lengths(count_tokens), set(), set()
     options = {"max_examples": max_examples, "validation_examples": validation_examples, "seed": seed}
     for read_from, split, row in placing.placed(found, **options, on_fault=checks.fault):
         rules.add(read_from, row)
+        read.add(read_from)
         if split:
+            used.add(split)
             checks.add(split, row)
             longer.add(row)
     longer.count()
     tokens = as_numpy(longer.tokens)
     all_findings = [
-        *rules.findings(set(SPLITS) if WHOLE in found.splits else set(found.splits)),
-        *checks.findings(),
-        *_normalised_repeats(checks, longer),
-        *_truncated(checks, tokens, max_length),
+        *split_rules.findings(found, read=read, used=used),
+        *rules.findings(),
+        *checks.findings(most_rows=most_rows),
+        *_normalised_repeats(checks, longer, most_rows),
+        *_truncated(checks, tokens, max_length, most_rows),
     ]
     return DataReport(
         source=source,
@@ -156,22 +162,22 @@ class _Lengths:
         self._pairs.clear()
 
 
-def _normalised_repeats(checks: RowChecks, longer: _Lengths) -> list[Finding]:
+def _normalised_repeats(checks: RowChecks, longer: _Lengths, most_rows: int | None) -> list[Finding]:
     from tf_finetune.checks.repeats import repeats
 
     store = checks.store
     if not len(store):
         return []
     again = repeats(as_numpy(longer.keys), store.splits, store.labels, but=store.keys)
-    return repeat_findings(checks, again, normalised=True, most_rows=None)
+    return repeat_findings(checks, again, normalised=True, most_rows=most_rows)
 
 
-def _truncated(checks: RowChecks, tokens: "np.ndarray", max_length: int) -> list[Finding]:
+def _truncated(checks: RowChecks, tokens: "np.ndarray", max_length: int, most_rows: int | None) -> list[Finding]:
     import numpy as np
 
-    rows = np.flatnonzero(tokens > max_length).tolist()
-    got = [f"{tokens[row]} tokens" for row in rows]
-    return checks.finding("truncated", NOTE, f"longer than data.max_length={max_length} tokens", rows, got=got)
+    rows, words = np.flatnonzero(tokens > max_length), f"longer than data.max_length={max_length} tokens"
+    got = [f"{tokens[row]} tokens" for row in rows[:most_rows]]
+    return checks.finding("truncated", NOTE, words, rows, got=got, most_rows=most_rows)
 
 
 def _splits(checks: RowChecks, tokens: "np.ndarray", max_length: int, *, is_number: bool) -> dict[str, SplitReport]:

@@ -1,12 +1,12 @@
 """Which split of a training run each row is in, told while rows stream by: `splitting`'s rules without its lists."""
 
-import hashlib
 import random
 from collections import Counter
 from collections.abc import Iterator
 
 from tf_finetune.errors import InputError
 from tf_finetune.readers.rows import WHOLE, Found, OnFault, Reader, Row
+from tf_finetune.readers.text_hash import sha256_of, tenth_of
 
 BY_TENTH = {0: "test", 1: "validation"}
 
@@ -54,11 +54,11 @@ def placed(
 
 def digest(text: str) -> bytes:
     """Enough of a text's hash to order texts as `splitting` does, and never meet two alike."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16]
+    return sha256_of(text)[:16]
 
 
 def _tenth(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest(), "big") % 10
+    return tenth_of(sha256_of(text))
 
 
 def _rows(found: Found, on_fault: OnFault) -> Iterator[tuple[str, Row, int]]:

@@ -32,8 +32,8 @@ RARE = 2
 class RowChecks:
     """Takes rows one at a time, and then says what is wrong with them.
 
-    For `train`: `add(split, row)` for every row as it is stored, then `findings.brief(checks.findings(most_rows=1))`
-    is what to print. `check-data` passes `fault` to the reader, too.
+    Training does `add(split, row)` for the stored rows of its splits (`data.brief_check`), and prints
+    `findings.brief(checks.findings(most_rows=1))`. `check-data` passes `fault` to the reader, too.
 
     Args:
         problem_type: what the labels are.
@@ -95,8 +95,8 @@ class RowChecks:
             severity: how bad it is.
             words: what is said of the rows.
             rows: their numbers.
-            like: the row that each one repeats; None of the first.
-            got: what is meant of each one.
+            like: the row that each one that is listed repeats; None of the first.
+            got: what is meant of each one that is listed.
             most_rows: how many are listed.
         """
         if not len(rows):
@@ -142,7 +142,7 @@ class RowChecks:
         rows = np.flatnonzero((lengths < low / reach) | (lengths > high * reach)).tolist()
         rows = [row for row in rows if row not in blank]
         words = f"far shorter or longer than the rest (half of all have {low:.0f} to {high:.0f} characters)"
-        got = [f"{lengths[row]} characters" for row in rows]
+        got = [f"{lengths[row]} characters" for row in rows[:most_rows]]
         return self.finding("extreme_length", NOTE, words, rows, got=got, most_rows=most_rows)
 
     def _odd_labels(self, most_rows: int | None) -> list[Finding]:
@@ -179,8 +179,8 @@ class RowChecks:
         numbers = [
             n for n, name in enumerate(names) if not chosen.isdisjoint([name] if isinstance(name, str) else name)
         ]
-        rows = np.flatnonzero(np.isin(labels, numbers)).tolist() if numbers else []
-        got = [as_words(names[labels[row]]) for row in rows]
+        rows = np.flatnonzero(np.isin(labels, numbers)) if numbers else []
+        got = [as_words(names[labels[row]]) for row in rows[:most_rows]]
         return self.finding(kind, WARNING, words, rows, got=got, most_rows=most_rows)
 
 

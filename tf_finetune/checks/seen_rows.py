@@ -4,6 +4,7 @@ from array import array
 from typing import TYPE_CHECKING
 
 from tf_finetune.config import ProblemType
+from tf_finetune.errors import InputError
 from tf_finetune.readers import rows
 from tf_finetune.readers.rows import Label, Row
 
@@ -99,7 +100,10 @@ class RowStore:
             return float("nan") if number is None else number
         number = self._numbers.get(label)
         if number is None:  # a spelling that is new may still be of the same classes
-            classes = rows.classes_of(label, self._problem_type)
+            try:
+                classes = rows.classes_of(label, self._problem_type, "")
+            except InputError:  # `LabelRules` reports it
+                classes = ()
             names = label if classes == (label,) else tuple(sorted(classes))
             number = self._numbers.setdefault(names, len(self.label_names))
             if number == len(self.label_names):

@@ -2,19 +2,17 @@
 
 import functools
 import shutil
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tf_finetune import json_files, pretrained, settings
+from tf_finetune import json_files, pretrained, runtime, settings
 from tf_finetune.checks import data_report, findings
 from tf_finetune.commands.train import RANDOM_TINY
-from tf_finetune.config import ExperimentConfig, Truncation
+from tf_finetune.config import ExperimentConfig, ProblemType, Truncation
 from tf_finetune.data import sources
 from tf_finetune.errors import InputError
-from tf_finetune.readers.rows import Columns
 
 if TYPE_CHECKING:
     from tf_finetune.text.tokenizer import Tokenizer
@@ -49,30 +47,25 @@ def run(config: ExperimentConfig, *, strict: bool = False, json_file: str | Path
     Raises:
         InputError: a finding is an error (or, with `strict`, a warning); or what `check_data` raises.
     """
-    report = _report(settings.validated(config))
+    report = _report(settings.validated(config), most_rows=findings.SHOWN_ROWS if json_file is None else None)
     if json_file is not None:
         json_files.write(Path(json_file).expanduser(), report.to_dict())
-    sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may not know the letters of a label
     for line in _lines(report):
-        print(_printable(line), flush=True)
+        runtime.say(line)
     if report.errors or (strict and report.warnings):
         found = [findings.plural(report.errors, "error")] * bool(report.errors)
         found += [findings.plural(report.warnings, "warning")] * bool(strict and report.warnings)
         raise InputError("the data is not clean", where=report.source, expected="no findings", got=" and ".join(found))
 
 
-def _report(config: ExperimentConfig) -> data_report.DataReport:
-    data = config.data
-    columns = Columns(data.text_column, data.label_column, data.text_pair_column, data.weight_column)
+def _report(config: ExperimentConfig, *, most_rows: int | None = None) -> data_report.DataReport:
+    options = settings.source_options(config)
     return data_report.check(
-        sources.find(data.source, columns),
-        source=data.source,
+        sources.find(options["source"], options.pop("columns")),
         count_tokens=_token_counter(config.model.checkpoint),
-        max_length=data.max_length,
-        problem_type=config.model.problem_type,
-        max_examples=data.max_examples,
-        validation_examples=data.validation_examples,
-        seed=config.runtime.seed,
+        max_length=config.data.max_length,
+        most_rows=most_rows,
+        **options,
     )
 
 
@@ -118,18 +111,14 @@ def _lines(report: data_report.DataReport) -> list[str]:
     return printed
 
 
-def _printable(line: str) -> str:
-    """The line with control characters spelt out: a label of the data must not steer the terminal."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
-
-
 def _label_table(report: data_report.DataReport) -> list[str]:
     """A line for each label, a column for each split; of numbers their range."""
+    is_number = report.problem_type == ProblemType.REGRESSION.value
     names = list(dict.fromkeys(name for split in report.splits.values() for name in split.labels))
     width = min(max([12, *(len(name) + 2 for name in names[:SHOWN_LABELS])]), shutil.get_terminal_size().columns // 2)
     printed = [f"{'label':<{width}}" + "".join(f"{split:>18}" for split in report.splits)]
     for name in names[:SHOWN_LABELS]:
-        cells = (_cell(split, name, is_number="mean" in split.labels) for split in report.splits.values())
+        cells = (_cell(split, name, is_number=is_number) for split in report.splits.values())
         printed.append(f"{name[: width - 2]:<{width}}" + "".join(f"{cell:>18}" for cell in cells))
     if len(names) > SHOWN_LABELS:
         printed.append(f"and {len(names) - SHOWN_LABELS} more labels")

@@ -78,9 +78,9 @@ def gather(config: ExperimentConfig, run: Workdir, *, restart: bool) -> Inputs:
             "nothing to train on", where=config.data.source, expected="a train split", got=", ".join(splits.examples)
         )
     for note in splits.notes:
-        print(f"note: {note}", flush=True)
+        runtime.say(f"note: {note}")
     for line in brief_check.lines(splits.examples, splits.label_names, splits.problem_type):
-        print(line, flush=True)
+        runtime.say(line)
     _check_class_weights(config, splits.problem_type)
     checkpoint = None
     if config.model.checkpoint != RANDOM_TINY:

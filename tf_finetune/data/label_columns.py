@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import re
 
 import numpy as np
 import pyarrow as pa
@@ -10,8 +9,6 @@ import pyarrow as pa
 from tf_finetune.data.store import Rows, numbers_of
 from tf_finetune.errors import InputError
 from tf_finetune.readers.rows import classes_in
-
-NUMBER = re.compile(r"-?(\d+\.?\d*|\.\d+)([eE][-+]?\d{1,3})?")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

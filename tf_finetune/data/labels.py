@@ -8,10 +8,11 @@ import numpy as np
 
 from tf_finetune.config import ProblemType
 from tf_finetune.data import label_columns
-from tf_finetune.data.label_columns import NUMBER, Named
+from tf_finetune.data.label_columns import Named
 from tf_finetune.data.splitting import Part
 from tf_finetune.data.store import Rows
 from tf_finetune.errors import InputError
+from tf_finetune.readers.rows import NUMBER, fractions_in
 
 # What the one output of a regression is called.
 REGRESSION_NAMES = ("score",)
@@ -72,7 +73,7 @@ def of_splits(
         counted = [parts["train"]] if "train" in parts else parts.values()
         found = _found(counted, columns)
         if problem_type is not ProblemType.SINGLE_LABEL:
-            _refuse_fractions(found, source)
+            _refuse_fractions(found, source, chosen)
         label_names = _in_order(found, source, fewest=2 if chosen is ProblemType.SINGLE_LABEL else 1)
     for split, part in parts.items():
         _refuse_unknown(part, columns[part.rows], label_names, split)
@@ -108,12 +109,11 @@ def _found(parts: Iterable[Part], columns: dict[Rows, Named]) -> set[str]:
     return found
 
 
-def _refuse_fractions(found: set[str], source: str) -> None:
-    if not all(NUMBER.fullmatch(name) for name in found):
-        return
-    fractions = [name for name in sorted(found) if Decimal(name) != Decimal(name).to_integral_value()]
-    if fractions:
-        expected = "classes: names or whole numbers; numbers need --config.model.problem_type=regression"
+def _refuse_fractions(found: set[str], source: str, chosen: ProblemType) -> None:
+    if fractions := fractions_in(found):
+        expected = "classes: names or whole numbers"
+        if chosen is ProblemType.SINGLE_LABEL:
+            expected += "; numbers need --config.model.problem_type=regression"
         raise InputError("labels are fractional numbers", where=source, expected=expected, got=repr(fractions[0]))
 
 

@@ -6,7 +6,6 @@ pyarrow alone, so that a second start does without the second that importing `da
 
 import contextlib
 import functools
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from tf_finetune.data import cache
 from tf_finetune.data.strings import Strings
 from tf_finetune.errors import InputError
 from tf_finetune.readers.rows import Found, Row, refuse
+from tf_finetune.readers.text_hash import sha256_of, tenth_of
 
 # A piece of the file, and what is in memory while it is written.
 PIECE_ROWS, PIECE_CHARACTERS = 8192, 2**24
@@ -96,11 +96,6 @@ def numbers_of(array: pa.Array, dtype: type) -> np.ndarray:
     return np.frombuffer(array.buffers()[1], dtype, count=len(array), offset=start)
 
 
-def sha256_of(text: str) -> bytes:
-    """What decides a text's split."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
-
-
 def _write(path: Path, rows: Iterator[Row]) -> None:
     import datasets
     from datasets.arrow_writer import ArrowWriter
@@ -154,6 +149,6 @@ def _table(rows: list[Row], schema: pa.Schema) -> pa.Table:
         "weight": np.array(weights, np.float32),
         "where": places,
         "hash": np.frombuffer(b"".join(digest[:8] for digest in digests), ">u8").astype(np.uint64),
-        "tenth": np.array([int.from_bytes(digest, "big") % 10 for digest in digests], np.uint8),
+        "tenth": np.array([tenth_of(digest) for digest in digests], np.uint8),
     }
     return pa.table({name: pa.array(columns[name], schema.field(name).type) for name in schema.names}, schema=schema)

@@ -1,10 +1,12 @@
 """What every reader of a source gives: rows by split. And which values can be a text or a label."""
 
-import contextlib
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+import re
+import struct
+from collections.abc import Callable, Collection, Iterator, Sequence
+from decimal import Decimal
 from typing import NamedTuple
 
 from tf_finetune.config import ProblemType
@@ -20,6 +22,9 @@ SPLIT_NAMES = {
 }
 # Stands for a split's name where a source has rows and no splits.
 WHOLE = "whole"
+
+# A name that is a number, by which classes are put in order.
+NUMBER = re.compile(r"-?(\d+\.?\d*|\.\d+)([eE][-+]?\d{1,3})?")
 
 # The name of a class, the names of several (multi-label), or a number's text (regression).
 Label = str | tuple[str, ...]
@@ -134,7 +139,12 @@ def label_of(value: object, where: object) -> Label:
     if isinstance(value, list | tuple):
         if odd := [item for item in value if isinstance(item, list | tuple)]:
             raise InputError("a label is not usable", where=where, expected="a list of names", got=repr(odd[0])[:60])
-        return tuple(dict.fromkeys(label_of(item, where) for item in value))
+        return tuple(dict.fromkeys(_name_of(item, where) for item in value))
+    # Nobody knows here yet whether texts have several labels.
+    return _name_of(value, where, expected="a label, or [] for none of several")
+
+
+def _name_of(value: object, where: object, *, expected: str | None = None) -> str:
     if isinstance(value, bytes):
         value = _decoded(value, where)
     if isinstance(value, str):
@@ -142,7 +152,7 @@ def label_of(value: object, where: object) -> Label:
         if name:
             return name
     if value is None or value != value or isinstance(value, str):  # NaN is not itself
-        raise InputError("a label is missing", where=where)
+        raise InputError("a label is missing", where=where, expected=expected)
     if not isinstance(value, bool | int | float):
         expected = "a name, a number or a list of names"
         raise InputError("a label is not usable", where=where, expected=expected, got=repr(value)[:60])
@@ -153,15 +163,16 @@ def weight_of(value: object, where: object) -> float:
     """The value of a weight column.
 
     Raises:
-        InputError: it is no finite number of 0 or more.
+        InputError: it is no number of 0 or more that float32 can hold.
     """
     try:
         weight = math.nan if value is None or isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
         weight = math.nan
-    if not 0 <= weight < math.inf:
+    if not (weight >= 0 and _is_float32(weight)):
         got = "nothing" if value is None or value == "" else repr(value)[:60]
-        raise InputError("a weight is not usable", where=where, expected="a number of 0 or more", got=got)
+        expected = f"a number of 0 or more{' that float32 can hold' if weight > 0 else ''}"
+        raise InputError("a weight is not usable", where=where, expected=expected, got=got)
     return weight
 
 
@@ -214,21 +225,22 @@ def check_columns(names: Sequence[str], columns: Sequence[str], where: object, *
             raise InputError("a column is there twice", where=where, expected=f"one {name!r}", got=f"{count} of them")
 
 
-def classes_of(label: Label, problem_type: ProblemType) -> tuple[str, ...]:
-    """The classes that a label names; the label itself where that cannot be told."""
+def classes_of(label: Label, problem_type: ProblemType, where: object) -> tuple[str, ...]:
+    """The classes that a label names.
+
+    Raises:
+        InputError: it is a cell for several labels, and malformed.
+    """
     if not isinstance(label, str):
         return label
-    if problem_type is ProblemType.MULTI_LABEL:
-        with contextlib.suppress(InputError):
-            return classes_in(label, "a cell")
-    return (label,)
+    return classes_in(label, where) if problem_type is ProblemType.MULTI_LABEL else (label,)
 
 
 def classes_in(cell: str, where: object) -> tuple[str, ...]:
     """The classes in a cell of a table: a JSON list, or names with commas between.
 
     Raises:
-        InputError: it begins like a list and is none.
+        InputError: it begins like a list and is none, or is a list of other things than names.
     """
     if not cell.lstrip().startswith("["):
         return tuple(dict.fromkeys(name.strip() for name in cell.split(",") if name.strip()))
@@ -237,13 +249,29 @@ def classes_in(cell: str, where: object) -> tuple[str, ...]:
     except (ValueError, RecursionError):
         expected = "a JSON list, or names with commas between"
         raise InputError("labels are malformed", where=where, expected=expected, got=cell[:60]) from None
-    return tuple(dict.fromkeys(label_of(name, where) for name in names))
+    return label_of(names, where)
+
+
+def fractions_in(names: Collection[str]) -> list[str]:
+    """Those of the classes that are fractions, where all are numbers: such labels are no classes, but amounts."""
+    if not all(NUMBER.fullmatch(name) for name in names):
+        return []
+    return [name for name in sorted(names) if Decimal(name) != Decimal(name).to_integral_value()]
 
 
 def number_of(label: Label) -> float | None:
-    """The number that a label spells; None where it spells none that is finite."""
+    """The number that a label spells; None where it spells none that is finite in float32."""
     try:
         number = float(label)
     except (TypeError, ValueError):
         return None
-    return number if math.isfinite(number) else None
+    return number if _is_float32(number) else None
+
+
+def _is_float32(number: float) -> bool:
+    """Whether it is finite, and still is when rounded to float32."""
+    try:
+        struct.pack("<f", number)  # "f" alone would make it infinite
+    except OverflowError:
+        return False
+    return math.isfinite(number)
