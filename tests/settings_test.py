@@ -1,3 +1,4 @@
+import enum
 import inspect
 import json
 
@@ -256,3 +257,10 @@ class TestArguments:
 
     def test_classifier_options_are_arguments_of_classifier(self):
         assert set(settings.classifier_options(ExperimentConfig())) <= set(inspect.signature(Classifier).parameters)
+
+
+def test_what_a_flag_takes_is_what_config_json_has():
+    """An Enum's flag takes the names of its members, config.json has their values."""
+    for name, value in settings.fields(ExperimentConfig()):
+        if isinstance(value, enum.Enum):
+            assert [member.name.lower() for member in type(value)] == [member.value for member in type(value)], name

@@ -21,8 +21,8 @@ class ProblemType(enum.Enum):
     """What a label is; the names are those of config.json."""
 
     AUTO = "auto"  # multi-label where labels are lists, else one class a text
-    SINGLE_LABEL = "single_label_classification"  # one class a text
-    MULTI_LABEL = "multi_label_classification"  # any number of classes a text, each yes or no
+    SINGLE_LABEL_CLASSIFICATION = "single_label_classification"  # one class a text
+    MULTI_LABEL_CLASSIFICATION = "multi_label_classification"  # any number of classes a text, each yes or no
     REGRESSION = "regression"  # a number
 
 

@@ -186,7 +186,7 @@ class TestLists:
     def test_of_a_csv_cell(self, report):
         lines = [line[:-1] + ('"[""x"", ""y""]"' if i % 2 else "[]") for i, line in enumerate(CLEAN)]
         result, found = report(
-            train=lines, test=['a text of its own,"[""y"",""x""]"'], problem_type=ProblemType.MULTI_LABEL
+            train=lines, test=['a text of its own,"[""y"",""x""]"'], problem_type=ProblemType.MULTI_LABEL_CLASSIFICATION
         )
         assert found == {}
         assert result.splits["test"].labels == {"x": 1, "y": 1}

@@ -50,5 +50,9 @@ def test_pairs_and_several_labels(tmp_path):
     rows = [f'{{"text": "t{i}", "other": "o{i}", "label": ["a", "b"]}}' for i in range(30)]
     rows[4] = rows[5] = '{"text": "same", "other": "same", "label": ["b"]}'
     (tmp_path / "train.jsonl").write_text("\n".join(rows))
-    said = lines(tmp_path / "train.jsonl", columns=Columns(text_pair="other"), problem_type=ProblemType.MULTI_LABEL)
+    said = lines(
+        tmp_path / "train.jsonl",
+        columns=Columns(text_pair="other"),
+        problem_type=ProblemType.MULTI_LABEL_CLASSIFICATION,
+    )
     assert any("with a text that is in the same split already" in line for line in said)

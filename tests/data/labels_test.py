@@ -7,7 +7,11 @@ from tf_finetune.config import ProblemType
 from tf_finetune.data import sources, store
 from tf_finetune.errors import InputError
 
-REGRESSION, MULTI, SINGLE = ProblemType.REGRESSION, ProblemType.MULTI_LABEL, ProblemType.SINGLE_LABEL
+REGRESSION, MULTI, SINGLE = (
+    ProblemType.REGRESSION,
+    ProblemType.MULTI_LABEL_CLASSIFICATION,
+    ProblemType.SINGLE_LABEL_CLASSIFICATION,
+)
 
 
 @pytest.fixture

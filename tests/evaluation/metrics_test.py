@@ -207,11 +207,15 @@ class TestScore:
 
     def test_several_labels_go_by_f1(self):
         better, worse = {"f1": 0.7, "accuracy": 0.1, "loss": 1.0}, {"f1": 0.6, "accuracy": 0.9, "loss": 0.1}
-        assert score(better, ProblemType.MULTI_LABEL) > score(worse, ProblemType.MULTI_LABEL)
+        assert score(better, ProblemType.MULTI_LABEL_CLASSIFICATION) > score(
+            worse, ProblemType.MULTI_LABEL_CLASSIFICATION
+        )
 
     def test_among_equals_the_lower_loss(self):
         better, worse = {"accuracy": 0.7, "loss": 0.5}, {"accuracy": 0.7, "loss": 0.6}
-        assert score(better, ProblemType.SINGLE_LABEL) > score(worse, ProblemType.SINGLE_LABEL)
+        assert score(better, ProblemType.SINGLE_LABEL_CLASSIFICATION) > score(
+            worse, ProblemType.SINGLE_LABEL_CLASSIFICATION
+        )
 
 
 @pytest.mark.parametrize("size", [1e4, 3e38])

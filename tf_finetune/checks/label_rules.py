@@ -10,7 +10,7 @@ REGRESSION = f"model.problem_type={ProblemType.REGRESSION.value}"
 # Kinds told from one label alone, and what to say behind "3 rows ".
 OF_ONE_LABEL = {
     "not_a_number": "with a label that is no number",
-    "list_label": f"with a list of labels, which {ProblemType.SINGLE_LABEL.value} does not take",
+    "list_label": f"with a list of labels, which {ProblemType.SINGLE_LABEL_CLASSIFICATION.value} does not take",
     "malformed_labels": "with labels that are neither a JSON list of names nor names with commas between",
 }
 
@@ -36,7 +36,7 @@ class LabelRules:
             if number_of(row.label) is None:
                 self._refuse("not_a_number", split, row)
             return
-        if is_list and self._problem_type is ProblemType.SINGLE_LABEL:
+        if is_list and self._problem_type is ProblemType.SINGLE_LABEL_CLASSIFICATION:
             self._refuse("list_label", split, row)
             return
         self._is_list.setdefault(is_list, row.where)
@@ -70,7 +70,7 @@ class LabelRules:
 
     @property
     def _is_multi(self) -> bool:
-        return self._problem_type is ProblemType.MULTI_LABEL or True in self._is_list
+        return self._problem_type is ProblemType.MULTI_LABEL_CLASSIFICATION or True in self._is_list
 
     def _too_few(self, known: dict[str, str]) -> list[Finding]:
         if not self._is_list or self._counts["malformed_labels"]:
@@ -83,7 +83,7 @@ class LabelRules:
 
     def _fractional(self, known: dict[str, str]) -> list[Finding]:
         """Who states that a text has one class means such names; else they are more likely numbers to learn."""
-        if self._problem_type is ProblemType.SINGLE_LABEL:
+        if self._problem_type is ProblemType.SINGLE_LABEL_CLASSIFICATION:
             return []
         advice = "" if self._is_multi else f"; {REGRESSION} learns numbers"
         rows = [FoundRow(known[name], got=name) for name in fractions_in(known)]

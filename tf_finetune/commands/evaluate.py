@@ -110,13 +110,13 @@ def _print_table(results: dict[str, dict[str, Any]], classifier: "Classifier") -
     if problem_type is ProblemType.REGRESSION:
         print("loss: the mean squared error")
         return
-    if problem_type is ProblemType.MULTI_LABEL:
+    if problem_type is ProblemType.MULTI_LABEL_CLASSIFICATION:
         print("accuracy: all labels of a text right; precision, recall, f1: all labels of all texts together (micro)")
     else:
         meaning = f"of {label_names[1]!r}" if len(label_names) == 2 else "the mean over the labels (macro)"
         print(f"precision, recall, f1: {meaning}")
     for split, numbers in results.items():
-        if problem_type is ProblemType.MULTI_LABEL:
+        if problem_type is ProblemType.MULTI_LABEL_CLASSIFICATION:
             _print_counts(split, numbers["confusion_matrix"], label_names)
         else:
             _print_confusion_matrix(split, numbers["confusion_matrix"], label_names)

@@ -234,7 +234,7 @@ def _compile(classifier: Classifier, config: ExperimentConfig, num_train_steps: 
     )
     if warmup > num_train_steps:
         _warn_of_the_warmup(schedule, config)
-    metrics = ["accuracy"] if classifier.problem_type is ProblemType.SINGLE_LABEL else None
+    metrics = ["accuracy"] if classifier.problem_type is ProblemType.SINGLE_LABEL_CLASSIFICATION else None
     # No XLA: it would compile anew for every batch length.
     classifier.model.compile(optimizer, classifier.model.default_loss(), weighted_metrics=metrics, jit_compile=False)
     return schedule

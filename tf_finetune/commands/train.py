@@ -95,7 +95,10 @@ def _pinned_checkpoint(config: ExperimentConfig) -> str:
 
 
 def _check_class_weights(config: ExperimentConfig, problem_type: ProblemType) -> None:
-    if config.train.class_weights is not ClassWeights.NONE and problem_type is not ProblemType.SINGLE_LABEL:
+    if (
+        config.train.class_weights is not ClassWeights.NONE
+        and problem_type is not ProblemType.SINGLE_LABEL_CLASSIFICATION
+    ):
         expected, got = "labels that are one class a text", problem_type.value
         raise InputError("no class weights for these labels", where="train.class_weights", expected=expected, got=got)
 

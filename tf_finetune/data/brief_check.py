@@ -49,6 +49,6 @@ def _label(value: np.ndarray, label_names: tuple[str, ...], problem_type: Proble
     """The label as its source might have it."""
     if problem_type is ProblemType.REGRESSION:
         return str(float(value))
-    if problem_type is ProblemType.MULTI_LABEL:
+    if problem_type is ProblemType.MULTI_LABEL_CLASSIFICATION:
         return tuple(name for name, is_true in zip(label_names, value, strict=True) if is_true)
     return label_names[int(value)]

@@ -40,7 +40,7 @@ class Labels:
         index = {name: position for position, name in enumerate(self.names)}
         positions = np.array([index.get(name, -1) for name in column.names], np.int64)
         codes, counts = column.codes_of(part.indices)
-        if self.problem_type is ProblemType.SINGLE_LABEL:
+        if self.problem_type is ProblemType.SINGLE_LABEL_CLASSIFICATION:
             return positions[codes]
         hot = np.zeros((len(part), len(self.names)), np.float32)
         hot[np.repeat(np.arange(len(part)), counts), positions[codes]] = 1
@@ -67,14 +67,14 @@ def of_splits(
     if chosen is ProblemType.REGRESSION:
         columns = {rows: label_columns.numbers(rows) for rows in whole}
         return Labels(chosen, label_names or REGRESSION_NAMES, columns)
-    read = label_columns.single if chosen is ProblemType.SINGLE_LABEL else label_columns.multiple
+    read = label_columns.single if chosen is ProblemType.SINGLE_LABEL_CLASSIFICATION else label_columns.multiple
     columns = {rows: read(rows) for rows in whole}
     if not label_names:
         counted = [parts["train"]] if "train" in parts else parts.values()
         found = _found(counted, columns)
-        if problem_type is not ProblemType.SINGLE_LABEL:
+        if problem_type is not ProblemType.SINGLE_LABEL_CLASSIFICATION:
             _refuse_fractions(found, source, chosen)
-        label_names = _in_order(found, source, fewest=2 if chosen is ProblemType.SINGLE_LABEL else 1)
+        label_names = _in_order(found, source, fewest=2 if chosen is ProblemType.SINGLE_LABEL_CLASSIFICATION else 1)
     for split, part in parts.items():
         _refuse_unknown(part, columns[part.rows], label_names, split)
     return Labels(chosen, label_names, columns)
@@ -89,14 +89,14 @@ def resolved(problem_type: ProblemType, whole: Iterable[Rows]) -> ProblemType:
     if problem_type is not ProblemType.AUTO:
         return problem_type
     if all(rows.table["labels"].null_count == len(rows) for rows in whole):
-        return ProblemType.SINGLE_LABEL
+        return ProblemType.SINGLE_LABEL_CLASSIFICATION
     for rows in whole:
         plain = np.flatnonzero(rows.table["labels"].is_null().to_numpy())
         if len(plain):
             got = repr(rows.table["label"][int(plain[0])].as_py())
             what, expected = "a label is no list and others are", "lists alone, or names alone"
             raise InputError(what, where=rows.place(plain[0]), expected=expected, got=got)
-    return ProblemType.MULTI_LABEL
+    return ProblemType.MULTI_LABEL_CLASSIFICATION
 
 
 def _found(parts: Iterable[Part], columns: dict[Rows, Named]) -> set[str]:
@@ -112,7 +112,7 @@ def _found(parts: Iterable[Part], columns: dict[Rows, Named]) -> set[str]:
 def _refuse_fractions(found: set[str], source: str, chosen: ProblemType) -> None:
     if fractions := fractions_in(found):
         expected = "classes: names or whole numbers"
-        if chosen is ProblemType.SINGLE_LABEL:
+        if chosen is ProblemType.SINGLE_LABEL_CLASSIFICATION:
             expected += "; numbers need --config.model.problem_type=regression"
         raise InputError("labels are fractional numbers", where=source, expected=expected, got=repr(fractions[0]))
 

@@ -42,7 +42,7 @@ class Splits:
     label_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
     source: str = ""
-    problem_type: ProblemType = ProblemType.SINGLE_LABEL
+    problem_type: ProblemType = ProblemType.SINGLE_LABEL_CLASSIFICATION
 
 
 def load(

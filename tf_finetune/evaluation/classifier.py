@@ -123,7 +123,7 @@ class Classifier:
             return {"score": float(logits[0])}
         probabilities = probabilities_of(logits, self.problem_type)
         named = {name: float(p) for name, p in zip(self.label_names, probabilities, strict=True)}
-        if self.problem_type is ProblemType.MULTI_LABEL:
+        if self.problem_type is ProblemType.MULTI_LABEL_CLASSIFICATION:
             return {"labels": [name for name, p in named.items() if p >= THRESHOLD], "probabilities": named}
         best = int(probabilities.argmax())
         return {"label": self.label_names[best], "score": float(probabilities[best]), "probabilities": named}

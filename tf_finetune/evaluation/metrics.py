@@ -13,7 +13,7 @@ THRESHOLD = 0.5
 
 def metrics_of(logits: np.ndarray, labels: np.ndarray, problem_type: ProblemType) -> dict[str, Any]:
     """What `classification_metrics`, `multi_label_metrics` or `regression_metrics` says, whichever fits."""
-    if problem_type is ProblemType.MULTI_LABEL:
+    if problem_type is ProblemType.MULTI_LABEL_CLASSIFICATION:
         return multi_label_metrics(logits, labels)
     if problem_type is ProblemType.REGRESSION:
         return regression_metrics(logits, labels)
@@ -27,7 +27,7 @@ def score(metrics: Mapping[str, Any], problem_type: ProblemType) -> tuple[float,
     """
     if problem_type is ProblemType.REGRESSION:
         return -metrics["loss"], 0.0
-    return metrics["f1" if problem_type is ProblemType.MULTI_LABEL else "accuracy"], -metrics["loss"]
+    return metrics["f1" if problem_type is ProblemType.MULTI_LABEL_CLASSIFICATION else "accuracy"], -metrics["loss"]
 
 
 def headline(metrics: Mapping[str, Any]) -> str:
@@ -47,7 +47,7 @@ def number_text(value: float | int | None) -> str:
 
 def probabilities_of(logits: np.ndarray, problem_type: ProblemType) -> np.ndarray:
     """Probabilities (n, labels), computed in float64: of each class apart where there may be several."""
-    return sigmoid(logits) if problem_type is ProblemType.MULTI_LABEL else softmax(logits)
+    return sigmoid(logits) if problem_type is ProblemType.MULTI_LABEL_CLASSIFICATION else softmax(logits)
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:

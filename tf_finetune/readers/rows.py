@@ -233,7 +233,7 @@ def classes_of(label: Label, problem_type: ProblemType, where: object) -> tuple[
     """
     if not isinstance(label, str):
         return label
-    return classes_in(label, where) if problem_type is ProblemType.MULTI_LABEL else (label,)
+    return classes_in(label, where) if problem_type is ProblemType.MULTI_LABEL_CLASSIFICATION else (label,)
 
 
 def classes_in(cell: str, where: object) -> tuple[str, ...]:

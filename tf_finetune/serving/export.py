@@ -116,7 +116,7 @@ def outputs(problem_type: ProblemType) -> tuple[str, ...]:
     """
     if problem_type is ProblemType.REGRESSION:
         return ("score",)
-    if problem_type is ProblemType.MULTI_LABEL:
+    if problem_type is ProblemType.MULTI_LABEL_CLASSIFICATION:
         return ("labels", "probabilities")
     return ("label", "score", "probabilities")
 
@@ -127,7 +127,7 @@ def _answer(logits, classifier: "Classifier") -> dict:
     names = tf.constant(classifier.label_names)
     if classifier.problem_type is ProblemType.REGRESSION:
         return {"score": logits[:, 0]}
-    if classifier.problem_type is ProblemType.MULTI_LABEL:
+    if classifier.problem_type is ProblemType.MULTI_LABEL_CLASSIFICATION:
         probabilities = tf.sigmoid(logits)
         return {"labels": tf.where(probabilities >= THRESHOLD, names, ""), "probabilities": probabilities}
     probabilities = tf.nn.softmax(logits)

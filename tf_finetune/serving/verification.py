@@ -74,7 +74,7 @@ def _answers(from_text: dict, from_tokens: dict, logits: np.ndarray, classifier:
         _close("raw text answers as the checkpoint does", from_text["probabilities"], probabilities),
         _close("tokens answer as the checkpoint does", from_tokens["probabilities"], probabilities),
     ]
-    if classifier.problem_type is ProblemType.MULTI_LABEL:
+    if classifier.problem_type is ProblemType.MULTI_LABEL_CLASSIFICATION:
         return [*checks, _several_labels(from_text["labels"], probabilities, classifier.label_names)]
     return [
         *checks,
