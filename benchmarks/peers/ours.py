@@ -44,7 +44,7 @@ def compile_for(model: keras.Model, job: protocol.Job, *, steps: int) -> None:
     optimizer, _ = create_optimizer(
         job.learning_rate, steps, steps // 10, weight_decay_rate=0.01, adam_global_clipnorm=1.0
     )
-    loss = model.default_loss(reduction="mean_with_sample_weight")
+    loss = model.default_loss()
     model.compile(optimizer, loss, weighted_metrics=["accuracy"], jit_compile=False)
 
 
