@@ -27,18 +27,6 @@ class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
         return {"peak": self.peak, "steps": self.steps}
 
 
-class Stopper(keras.callbacks.Callback):
-    """Tells the clock of every step, and stops the training when it says so."""
-
-    def __init__(self, clock: protocol.StepClock):
-        super().__init__()
-        self.clock = clock
-
-    def on_train_batch_end(self, batch, logs=None):
-        float(logs["loss"])  # waits for the step to finish
-        self.model.stop_training = self.clock.step_done()
-
-
 def run(job: protocol.Job, *, tight: bool, jit_compile: bool | str) -> None:
     """Does a job.
 
@@ -102,7 +90,7 @@ def preprocess(preprocessor, texts: list[str]) -> None:
 
 
 def measure_speed(classifier, dataset: tf.data.Dataset, clock: protocol.StepClock, job: protocol.Job) -> dict:
-    history = classifier.fit(dataset, verbose=0, callbacks=[Stopper(clock)])
+    history = classifier.fit(dataset, verbose=0, callbacks=[protocol.stopper(keras.callbacks.Callback, clock)])
     result = {"first_step_s": clock.first_step_s, **clock.speed(), "peak_bytes": protocol.peak_bytes()}
     texts = protocol.evenly(protocol.read_texts(job.validation)[0], job.evaluation_examples)
     size = max(8, job.batch_size)
@@ -115,7 +103,7 @@ def measure_accuracy(classifier, dataset: tf.data.Dataset, clock: protocol.StepC
     validations = protocol.Validations(job)
     for epoch in range(job.epochs):
         options = {"initial_epoch": epoch, "epochs": epoch + 1, "verbose": 0}
-        classifier.fit(dataset, callbacks=[Stopper(clock)], **options)
+        classifier.fit(dataset, callbacks=[protocol.stopper(keras.callbacks.Callback, clock)], **options)
         if clock.out_of_time:
             break
         logits = classifier.predict(texts, batch_size=max(8, job.batch_size), verbose=0)

@@ -11,18 +11,6 @@ import tf_keras  # noqa: E402
 import transformers  # noqa: E402
 
 
-class Stopper(tf_keras.callbacks.Callback):
-    """Tells the clock of every step, and stops the training when it says so."""
-
-    def __init__(self, clock: protocol.StepClock):
-        super().__init__()
-        self.clock = clock
-
-    def on_train_batch_end(self, batch, logs=None):
-        float(logs["loss"])  # waits for the step to finish
-        self.model.stop_training = self.clock.step_done()
-
-
 def main() -> None:
     job = protocol.read_job()
     tf_keras.utils.set_random_seed(job.seed)
@@ -57,7 +45,7 @@ def logits_of(model, encoded, job: protocol.Job):
 
 
 def measure_speed(model, tokenizer, dataset: tf.data.Dataset, clock: protocol.StepClock, job: protocol.Job) -> dict:
-    history = model.fit(dataset, verbose=0, callbacks=[Stopper(clock)])
+    history = model.fit(dataset, verbose=0, callbacks=[protocol.stopper(tf_keras.callbacks.Callback, clock)])
     result = {"first_step_s": clock.first_step_s, **clock.speed(), "peak_bytes": protocol.peak_bytes()}
     texts = protocol.evenly(protocol.read_texts(job.validation)[0], job.evaluation_examples)
     asked = tokenise(tokenizer, texts, job)
@@ -71,7 +59,7 @@ def measure_accuracy(model, tokenizer, dataset: tf.data.Dataset, clock: protocol
     validations = protocol.Validations(job)
     for epoch in range(job.epochs):
         options = {"initial_epoch": epoch, "epochs": epoch + 1, "verbose": 0}
-        model.fit(dataset, callbacks=[Stopper(clock)], **options)
+        model.fit(dataset, callbacks=[protocol.stopper(tf_keras.callbacks.Callback, clock)], **options)
         if clock.out_of_time or validations.add(logits_of(model, asked, job), labels):
             break
     return {**validations.result(), "peak_bytes": protocol.peak_bytes()}

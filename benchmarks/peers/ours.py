@@ -48,22 +48,15 @@ def compile_for(model: keras.Model, job: protocol.Job, *, steps: int) -> None:
     model.compile(optimizer, loss, weighted_metrics=["accuracy"], jit_compile=False)
 
 
-class Stopper(keras.callbacks.Callback):
-    """Tells the clock of every step, and stops the training when it says so."""
-
-    def __init__(self, clock: protocol.StepClock):
-        super().__init__()
-        self.clock = clock
-
-    def on_train_batch_end(self, batch, logs=None):
-        float(logs["loss"])  # waits for the step to finish
-        self.model.stop_training = self.clock.step_done()
-
-
 def measure_speed(classifier: Classifier, examples: TokenizedExamples, job: protocol.Job) -> dict:
     order = in_spread_order(order_of(examples, job, epoch=0))
     clock = protocol.StepClock(job, order.sizes, order.widths)
-    history = classifier.model.fit(batches(examples, order), shuffle=False, verbose=0, callbacks=[Stopper(clock)])
+    history = classifier.model.fit(
+        batches(examples, order),
+        shuffle=False,
+        verbose=0,
+        callbacks=[protocol.stopper(keras.callbacks.Callback, clock)],
+    )
     result = {"first_step_s": clock.first_step_s, **clock.speed(), "peak_bytes": protocol.peak_bytes()}
     texts = protocol.evenly(protocol.read_texts(job.validation)[0], job.evaluation_examples)
     asked = TokenizedExamples.from_lists(classifier.encode(texts)[0], [0] * len(texts))
@@ -88,7 +81,9 @@ def measure_accuracy(classifier: Classifier, examples: TokenizedExamples, job: p
         order = order_of(examples, job, epoch=epoch)
         clock = protocol.StepClock(job, order.sizes, order.widths)
         options = {"initial_epoch": epoch, "epochs": epoch + 1, "shuffle": False, "verbose": 0}
-        classifier.model.fit(batches(examples, order), callbacks=[Stopper(clock)], **options)
+        classifier.model.fit(
+            batches(examples, order), callbacks=[protocol.stopper(keras.callbacks.Callback, clock)], **options
+        )
         if clock.out_of_time or validations.add(classifier.logits_of(asked), labels):
             break
     return {**validations.result(), "peak_bytes": protocol.peak_bytes()}

@@ -154,6 +154,17 @@ class StepClock:
         }
 
 
+def stopper(callback_class: type, clock: StepClock):
+    """A callback of either Keras that tells the clock of every step, and stops the training when it says so."""
+
+    class Stopper(callback_class):
+        def on_train_batch_end(self, batch, logs=None):
+            float(logs["loss"])  # waits for the step to finish
+            self.model.stop_training = clock.step_done()
+
+    return Stopper()
+
+
 def peak_bytes() -> int:
     """The most memory this process has held."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

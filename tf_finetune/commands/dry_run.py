@@ -2,12 +2,9 @@
 
 import dataclasses
 import json
-import random
 import tempfile
 import time
 from pathlib import Path
-
-import numpy as np
 
 from tf_finetune import runtime
 from tf_finetune.commands.evaluate import measure
@@ -82,9 +79,7 @@ def _some_of(splits: Splits, *, train: int, seed: int) -> Splits:
     """A few examples of each split, drawn so that every length has its chance."""
     few = {}
     for name, examples in splits.examples.items():
-        count = min(train if name == "train" else EVALUATED, len(examples))
-        chosen = random.Random(seed).sample(range(len(examples)), count)
-        few[name] = examples.take(np.array(chosen))
+        few[name] = examples.drawn(train if name == "train" else EVALUATED, seed)
     return dataclasses.replace(splits, examples=few)
 
 

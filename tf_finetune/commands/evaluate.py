@@ -1,11 +1,8 @@
 """`tf-finetune evaluate`: how good the best checkpoint is on validation and test."""
 
 import dataclasses
-import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from tf_finetune import json_files, settings
 from tf_finetune.bert.architecture import BertArchitecture
@@ -89,15 +86,10 @@ def _load_splits(config: ExperimentConfig, checkpoint: Path, run: Workdir) -> di
             expected="a validation or test split",
             got=", ".join(splits.examples),
         )
+    if not config.data.max_examples:
+        return splits.examples
     few, seed = config.data.max_examples, config.runtime.seed
-    return {name: _drawn(examples, few, seed) for name, examples in splits.examples.items()}
-
-
-def _drawn(examples: sources.Examples, count: int, seed: int) -> sources.Examples:
-    """At most so many, drawn by seed; 0 means all."""
-    if not 0 < count < len(examples):
-        return examples
-    return examples.take(np.array(random.Random(seed).sample(range(len(examples)), count)))
+    return {name: examples.drawn(few, seed) for name, examples in splits.examples.items()}
 
 
 def _print_table(results: dict[str, dict[str, Any]], classifier: "Classifier") -> None:

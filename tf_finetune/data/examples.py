@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -56,6 +57,12 @@ class Examples:
             weights=None if self.weights is None else self.weights[positions],
             places=_taken(self.places, positions),
         )
+
+    def drawn(self, count: int, seed: int) -> "Examples":
+        """So many of them, drawn by seed; all, in their order, where there are no more."""
+        if count >= len(self):
+            return self
+        return self.take(np.array(random.Random(seed).sample(range(len(self)), count)))
 
     def key(self) -> str:
         """Stands for these rows in this order; "" where they are not on disk."""

@@ -88,8 +88,8 @@ def _chunk(examples: TokenizedExamples, order: BatchOrder, start: int) -> tuple[
     if examples.first_lengths is not None:
         first_lengths = np.where(is_example, examples.first_lengths[indices], 1)
     # Keras divides by all rows of a batch; so scaled, its mean is that over the examples.
-    rows = np.diff(starts)
-    weights = (is_example * np.repeat(rows / order.sizes[start:stop], rows)).astype(np.float32)
+    rows, sizes = np.diff(starts), np.add.reduceat(is_example, starts[:-1] - starts[0], dtype=np.int64)
+    weights = (is_example * np.repeat(rows / sizes, rows)).astype(np.float32)
     if examples.weights is not None:
         weights *= examples.weights[indices]
     bounds = np.stack([starts[:-1] - starts[0], starts[1:] - starts[0], order.widths[start:stop]], axis=1)

@@ -133,9 +133,10 @@ def _stored(source: str, columns: Columns, *, whole_file: bool) -> tuple[str, di
 
 
 def _kept(place: str, columns: Columns, *, whole_file: bool) -> tuple[str, dict[str, Rows], tuple[str, ...]]:
+    """A source as `pinned` names it, its rows on disk, and its notes."""
     rows, notes = store.stored(
         lambda: fingerprint.of_source(place, columns, whole_file=whole_file),
-        lambda: _read(place, columns, whole_file=whole_file)[1],
+        lambda: _read(place, columns, whole_file=whole_file),
         place=place,
     )
     return place, rows, notes
@@ -147,35 +148,24 @@ def find(source: str, columns: Columns) -> Found:
     Raises:
         HubUnreachable, InputError: as `load` does, of what shows before the rows are read.
     """
-    return _read(source, columns, whole_file=False)[1]
+    if source != "imdb":
+        return _read(source, columns, whole_file=False)
+    refuse_columns("imdb", columns)
+    found, note = _imdb(lambda name: hub_datasets.read(name, columns), lambda name: tfds_datasets.read(name, columns))
+    found.notes.insert(0, note)
+    return found
 
 
-def _read(source: str, columns: Columns, *, whole_file: bool) -> tuple[str, Found]:
-    """The source as `pinned` names it, and what it holds."""
+def _read(source: str, columns: Columns, *, whole_file: bool) -> Found:
+    """What a source other than imdb holds; its reader pins it for itself."""
     if source == "reviews":
         refuse_columns("reviews", columns)
-        return source, Found({WHOLE: packaged_reviews})
-    if source == "imdb":
-        refuse_columns("imdb", columns)
-        (place, found), note = _imdb(_read_from_hub, _read_from_tfds)
-        found.notes.insert(0, note)
-        return place, found
-    place = pinned(source)
-    if place.startswith(hub_datasets.PREFIX):
-        return _read_from_hub(place.removeprefix(hub_datasets.PREFIX), columns)
-    if place.startswith(tfds_datasets.PREFIX):
-        return _read_from_tfds(place.removeprefix(tfds_datasets.PREFIX), columns)
-    return place, files.read(source, columns, whole_file=whole_file)
-
-
-def _read_from_hub(name: str, columns: Columns | None = None) -> tuple[str, Found]:
-    place = hub_datasets.pinned(name)
-    return place, hub_datasets.read(place.removeprefix(hub_datasets.PREFIX), columns or Columns())
-
-
-def _read_from_tfds(name: str, columns: Columns | None = None) -> tuple[str, Found]:
-    place = tfds_datasets.pinned(name)
-    return place, tfds_datasets.read(place.removeprefix(tfds_datasets.PREFIX), columns or Columns())
+        return Found({WHOLE: packaged_reviews})
+    if source.startswith(hub_datasets.PREFIX):
+        return hub_datasets.read(source.removeprefix(hub_datasets.PREFIX), columns)
+    if source.startswith(tfds_datasets.PREFIX):
+        return tfds_datasets.read(source.removeprefix(tfds_datasets.PREFIX), columns)
+    return files.read(source, columns, whole_file=whole_file)
 
 
 def _imdb(from_hub: Callable[[str], T], from_tfds: Callable[[str], T]) -> tuple[T, str]:

@@ -75,11 +75,6 @@ class TokenizedExamples:
         shifts = np.repeat(self.starts[indices] - (ends - lengths), lengths)
         return self.token_ids[shifts + np.arange(len(shifts))]
 
-    @property
-    def input_ids(self) -> np.ndarray:
-        """All ids end to end, in memory."""
-        return self.gather(np.arange(len(self)))
-
 
 def tokenized(examples: Examples, encode: Encode, *, key: str) -> TokenizedExamples:
     """The examples as token ids. Those of many texts on disk are kept on disk, and `encode` is called once for all.
