@@ -148,16 +148,21 @@ def find(source: str, columns: Columns) -> Found:
     Raises:
         HubUnreachable, InputError: as `load` does, of what shows before the rows are read.
     """
+    if source.startswith((hub_datasets.PREFIX, tfds_datasets.PREFIX)):
+        source = pinned(source)  # the rows' places name the commit or version; those of files stay as they were typed
     if source != "imdb":
         return _read(source, columns, whole_file=False)
     refuse_columns("imdb", columns)
-    found, note = _imdb(lambda name: hub_datasets.read(name, columns), lambda name: tfds_datasets.read(name, columns))
+    found, note = _imdb(
+        lambda name: _read(hub_datasets.pinned(name), columns, whole_file=False),
+        lambda name: _read(tfds_datasets.pinned(name), columns, whole_file=False),
+    )
     found.notes.insert(0, note)
     return found
 
 
 def _read(source: str, columns: Columns, *, whole_file: bool) -> Found:
-    """What a source other than imdb holds; its reader pins it for itself."""
+    """What a source other than imdb holds."""
     if source == "reviews":
         refuse_columns("reviews", columns)
         return Found({WHOLE: packaged_reviews})
