@@ -8,7 +8,8 @@ import keras
 import numpy as np
 from bert_cases import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Case, Numbers, dropped
 
-from tf_finetune.bert import layers
+from tf_finetune.bert import kernels, layers
+from tf_finetune.native import compiled
 
 LOSSES = {
     REGRESSION: keras.losses.MeanSquaredError(),
@@ -36,7 +37,9 @@ RENAMED = (
 )
 
 
-def keras_numbers(model, case: Case, *, training: bool, in_graph: bool = False) -> Numbers:
+def keras_numbers(
+    model, case: Case, *, training: bool, in_graph: bool = False, drop: bool = True, compiled_too: bool = False
+) -> Numbers:
     """Runs one batch forward and back.
 
     Args:
@@ -44,6 +47,8 @@ def keras_numbers(model, case: Case, *, training: bool, in_graph: bool = False) 
         case: whose inputs and labels are taken.
         training: with every dropout, each scaling by `dropped`; False calls the model as a user does, without saying.
         in_graph: as a tf.function for any batch size and length, as `fit` and an export run it.
+        drop: False leaves out dropout in training too.
+        compiled_too: with the compiled operations where there are some; those know no `dropped`, so `drop` is False.
     """
     import tensorflow as tf
 
@@ -61,8 +66,13 @@ def keras_numbers(model, case: Case, *, training: bool, in_graph: bool = False) 
     if in_graph:
         signature = {name: tf.TensorSpec([None, None], value.dtype) for name, value in inputs.items()}
         forward_and_back = tf.function(forward_and_back, input_signature=[signature])
-    with scaling_dropout():
-        numbers, gradients = forward_and_back(inputs)
+    dropout = scaling_dropout() if drop else mock.patch.object(layers.Dropout, "draw", lambda layer, training: None)
+    compiled.use(compiled_too)
+    try:
+        with dropout:
+            numbers, gradients = forward_and_back(inputs)
+    finally:
+        compiled.use(True)
     for path, gradient in gradients.items():
         numbers |= _by_pytorch_name(path, tf.convert_to_tensor(gradient).numpy())
     return {name: np.asarray(value) for name, value in numbers.items()}
@@ -135,12 +145,11 @@ def beyond_limits(found: dict[str, float]) -> dict[str, float]:
 def scaling_dropout():
     """The model's dropout multiplies by `dropped` instead, in training mode."""
 
-    def call(layer, inputs, training=False, seed=None):
+    def dropout(inputs, rate, seed):
         size = keras.ops.shape(inputs)[-1]
         if isinstance(size, int):
-            factors = dropped(size, layer.rate)
-        else:  # a length that a tf.function does not know yet
-            factors = 1 + layer.rate * keras.ops.cos(keras.ops.arange(size, dtype="float32"))
-        return inputs * factors if training else inputs
+            return inputs * dropped(size, rate)
+        # A length that a tf.function does not know yet.
+        return inputs * (1 + rate * keras.ops.cos(keras.ops.arange(size, dtype="float32")))
 
-    return mock.patch.object(layers.Dropout, "call", call)
+    return mock.patch.object(kernels, "dropout", dropout)

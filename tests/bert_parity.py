@@ -21,7 +21,7 @@ FIRST_SEED = 100
 
 
 def compare(case: Case, seed: int, *, in_graph: bool = False) -> dict[str, float]:
-    """The largest difference in each tensor, over evaluation and training mode.
+    """The largest difference in each tensor, over evaluation, training, and training with compiled operations.
 
     The weights take the users' road: PyTorch's `save_pretrained`, then our `from_pretrained`.
     """
@@ -36,6 +36,8 @@ def compare(case: Case, seed: int, *, in_graph: bool = False) -> dict[str, float
     for training in (False, True):
         numbers = keras_numbers(model, case, training=training, in_graph=in_graph)
         modes.append(differences(numbers, pytorch_numbers(reference, case, training=training), case))
+    numbers = keras_numbers(model, case, training=True, in_graph=in_graph, drop=False, compiled_too=True)
+    modes.append(differences(numbers, pytorch_numbers(reference, case, training=False), case))
     return {name: max(mode[name] for mode in modes) for name in modes[0]}
 
 

@@ -2,8 +2,9 @@
 
 Each writes its own gradient, with fewer passes over memory than the one TensorFlow derives. Under bfloat16 they compute
 in float32 inside: on a CPU that is faster, as TensorFlow has no vector code for most of its bfloat16 functions, and
-nothing is rounded between two operations. Without training the keras.ops forms run: an export then holds plain
-operations, which TensorFlow fuses.
+nothing is rounded between two operations. The three that a block spends its time in (`bias_gelu`, `dropout_add_norm`,
+`attention`) are one compiled operation each where native/ has them; their keras.ops form is made of the others here.
+Without training the keras.ops forms run: an export then holds plain operations, which TensorFlow fuses.
 """
 
 import math
@@ -11,12 +12,21 @@ import math
 import keras
 from keras import ops
 
+from tf_finetune.native import compiled
+
 # Of 2**16: a dropout's rate is kept to within a hundred-thousandth.
 _LANES = 2**16
 
 
 def _is_fast(training: bool | None) -> bool:
     return bool(training) and keras.backend.backend() == "tensorflow"
+
+
+def _operations(training: bool | None, dtype):
+    """The compiled operations, where they are for this computation; or None."""
+    if not _is_fast(training) or keras.backend.standardize_dtype(dtype) not in ("bfloat16", "float32"):
+        return None
+    return compiled.operations()
 
 
 def gelu(x, *, training: bool | None):
@@ -117,3 +127,146 @@ def dropout(x, rate: float, seed):
     dropped = round(rate * _LANES)
     kept = tf.where(lanes >= dropped, tf.constant(_LANES / (_LANES - dropped), x.dtype), tf.constant(0, x.dtype))
     return x * kept
+
+
+def bias_gelu(x, bias, *, training: bool | None):
+    """gelu(x + bias), of x (rows, units) and bias (units,)."""
+    operations = _operations(training, x.dtype)
+    if not operations:
+        return gelu(add_bias(x, bias, training=training), training=training)
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def fused(x, bias):
+        def gradient(upstream):
+            return operations.tf_finetune_bias_gelu_grad(x=x, bias=bias, dy=upstream)
+
+        y = operations.tf_finetune_bias_gelu(x=x, bias=bias)
+        y.set_shape(x.shape)
+        return y, gradient
+
+    return fused(x, tf.cast(bias, tf.float32))
+
+
+def dropout_add_norm(x, bias, residual, gamma, beta, *, rate: float, seed, epsilon: float, training: bool | None):
+    """layer_norm(residual + dropout(x + bias)): the end of both halves of a block.
+
+    Args:
+        x, residual: (rows, features).
+        bias, gamma, beta: float32 (features,).
+        rate: of the dropout.
+        seed: two integers for it; None drops nothing.
+        epsilon: added to the variance.
+    """
+    operations = _operations(training, x.dtype)
+    if not operations or rate >= 1:
+        x = add_bias(x, ops.cast(bias, x.dtype), training=training)
+        x = x if seed is None else dropout(x, rate, seed)
+        return layer_norm(residual + x, gamma, beta, epsilon=epsilon, training=training)
+    import tensorflow as tf
+
+    rate, seed = _of_mask(rate, seed)
+
+    @tf.custom_gradient
+    def fused(x, bias, residual, gamma, beta):
+        y, added, stats = operations.tf_finetune_dropout_add_norm(
+            x=x, bias=bias, residual=residual, gamma=gamma, beta=beta, seed=seed, rate=rate, epsilon=epsilon
+        )
+        y.set_shape(x.shape)
+
+        def gradient(upstream):
+            dx, dresidual, sums = operations.tf_finetune_dropout_add_norm_grad(
+                added=added, stats=stats, gamma=gamma, dy=upstream, seed=seed, rate=rate
+            )
+            return dx, sums[2], dresidual, sums[0], sums[1]
+
+        return y, gradient
+
+    gamma, beta = tf.convert_to_tensor(gamma), tf.convert_to_tensor(beta)
+    return fused(x, tf.cast(bias, tf.float32), residual, gamma, beta)
+
+
+def attention(qkv, bias, score_bias, *, num_heads: int, rate: float, seed, training: bool | None):
+    """Multi-head attention (Vaswani et al. 2017) of query, key and value that came out of one matrix product.
+
+    Args:
+        qkv: (batch * length, 3 * hidden): queries, keys and values of all heads.
+        bias: (3 * hidden,), to be added to it.
+        score_bias: (batch, 1, 1, length), added to the scores of each key.
+        rate: of the dropout of the probabilities.
+        seed: two integers for it; None drops nothing.
+
+    Returns:
+        The contexts, (batch * length, hidden).
+    """
+    operations = _operations(training, qkv.dtype)
+    hidden = qkv.shape[-1] // 3
+    head_dim, length = hidden // num_heads, ops.shape(score_bias)[-1]
+    if not operations or rate >= 1:
+        qkv = add_bias(qkv, bias, training=training)
+        by_head = (-1, length, num_heads, head_dim)
+        query, key, value = (ops.reshape(part, by_head) for part in ops.split(qkv, 3, axis=-1))
+        query = ops.transpose(query * head_dim**-0.5, (0, 2, 1, 3))  # (batch, heads, length, head_dim)
+        key = ops.transpose(key, (0, 2, 3, 1))  # (batch, heads, head_dim, length)
+        value = ops.transpose(value, (0, 2, 1, 3))  # (batch, heads, length, head_dim)
+        scores = ops.matmul(query, key) + score_bias  # (batch, heads, length, length)
+        # The softmax of a single token is 1, and Keras would warn that this is surely a mistake.
+        probabilities = ops.ones_like(scores) if scores.shape[-1] == 1 else ops.softmax(scores)
+        probabilities = probabilities if seed is None else dropout(probabilities, rate, seed)
+        context = ops.matmul(probabilities, value)
+    else:
+        query, key, value = _split_heads(operations, qkv, bias, length, num_heads)
+        scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))
+        weights = _weights(operations, scores, score_bias, head_dim**-0.5, *_of_mask(rate, seed))
+        context = ops.matmul(weights, value)
+    return ops.reshape(ops.transpose(context, (0, 2, 1, 3)), (-1, hidden))
+
+
+def _of_mask(rate: float, seed):
+    """Rate and seed as the compiled operations take them."""
+    import tensorflow as tf
+
+    return (0.0, tf.zeros([2], tf.int64)) if seed is None else (rate, tf.cast(seed, tf.int64))
+
+
+def _split_heads(operations, qkv, bias, length, num_heads: int):
+    """Query, key and value (batch, num_heads, length, head_dim), bias added."""
+    import tensorflow as tf
+
+    sizes = tf.stack([length, num_heads])
+
+    @tf.custom_gradient
+    def fused(qkv, bias):
+        def gradient(*upstream):
+            dquery, dkey, dvalue = upstream
+            return operations.tf_finetune_split_heads_grad(dquery=dquery, dkey=dkey, dvalue=dvalue)
+
+        parts = operations.tf_finetune_split_heads(x=qkv, bias=bias, sizes=sizes)
+        for part in parts:
+            part.set_shape([None, num_heads, None, qkv.shape[-1] // 3 // num_heads])
+        return tuple(parts), gradient
+
+    return fused(qkv, tf.cast(bias, tf.float32))
+
+
+def _weights(operations, scores, score_bias, scale: float, rate: float, seed):
+    """dropout(softmax(scores * scale + score_bias)), of scores (batch, heads, queries, keys)."""
+    import tensorflow as tf
+
+    score_bias = tf.stop_gradient(tf.cast(score_bias, tf.float32))
+
+    @tf.custom_gradient
+    def fused(scores):
+        probabilities, dropped = operations.tf_finetune_attention(
+            scores=scores, bias=score_bias, seed=seed, rate=rate, scale=scale
+        )
+        dropped.set_shape(scores.shape)
+
+        def gradient(upstream):
+            return operations.tf_finetune_attention_grad(
+                probabilities=probabilities, dy=upstream, seed=seed, rate=rate, scale=scale
+            )
+
+        return dropped, gradient
+
+    return fused(scores)

@@ -7,6 +7,7 @@ Every layer and sublayer is named, because weight paths are how checkpoints and 
 
 import contextlib
 import contextvars
+import functools
 from collections.abc import Iterator, Sequence
 
 import keras
@@ -21,13 +22,17 @@ MASKED_SCORE, MASKED_SCORE_FLOAT16 = -1e9, -3e4
 
 
 def activation(name: str):
-    """The function of (values, training) behind a config.json `hidden_act`. Hugging Face's "gelu" is the erf form."""
+    """The function of (product, bias, training) behind a config.json `hidden_act`, applied to their sum.
+
+    Hugging Face's "gelu" is the erf form.
+    """
     if name in ("gelu", "gelu_python"):
-        return lambda x, training: kernels.gelu(x, training=training)
+        return lambda product, bias, training: kernels.bias_gelu(product, bias, training=training)
     if name in ("gelu_new", "gelu_pytorch_tanh"):
-        return lambda x, training: ops.gelu(x, approximate=True)
-    plain = keras.activations.get("silu" if name == "swish" else name)
-    return lambda x, training: plain(x)
+        plain = functools.partial(ops.gelu, approximate=True)
+    else:
+        plain = keras.activations.get("silu" if name == "swish" else name)
+    return lambda product, bias, training: plain(kernels.add_bias(product, bias, training=training))
 
 
 _blank = contextvars.ContextVar("_blank", default=False)
@@ -62,33 +67,26 @@ def _initializer(architecture: BertArchitecture):
 
 
 class Dropout(layers.Dropout):
-    """Dropout that may be told which values to drop, so that a block computed twice drops the same ones."""
+    """Dropout whose seed may be drawn beforehand: a block that is computed twice drops the same values."""
 
-    def draw(self) -> "DrawnSeed":
-        return DrawnSeed(self.seed_generator.next() if self.rate else None)
+    def draw(self, training: bool | None):
+        """Two integers that say what to drop; None where nothing is dropped."""
+        return self.seed_generator.next() if training and self.rate else None
 
-    def call(self, inputs, training=None, seed=None):
-        if not training or not self.rate:
-            return inputs
-        return kernels.dropout(inputs, self.rate, (seed or self.seed_generator).next())
-
-
-class DrawnSeed(keras.random.SeedGenerator):
-    """A seed that was drawn before, given out again each time."""
-
-    def __init__(self, drawn):  # no state of its own: the parent's constructor would make a variable
-        self.drawn = drawn
-
-    def next(self, ordered=True):
-        return self.drawn
+    def call(self, inputs, training=None):
+        seed = self.draw(training)
+        return inputs if seed is None else kernels.dropout(inputs, self.rate, seed)
 
 
 class Dense(layers.Dense):
     """Keras's, of inputs (rows, features) alone."""
 
+    def product(self, inputs):
+        """Without the bias and what comes after it."""
+        return ops.matmul(inputs, self.kernel)
+
     def call(self, inputs, training=None):
-        product = ops.matmul(inputs, self.kernel)
-        return self.activation(kernels.add_bias(product, self.bias, training=training))
+        return self.activation(kernels.add_bias(self.product(inputs), self.bias, training=training))
 
 
 class LayerNormalization(layers.LayerNormalization):
@@ -99,12 +97,30 @@ class LayerNormalization(layers.LayerNormalization):
         return kernels.layer_norm(inputs, self.gamma, self.beta, epsilon=self.epsilon, training=training)
 
 
+class DropoutAddNorm(LayerNormalization):
+    """layer_norm(residual + dropout(product + bias)), of a product that has no bias yet."""
+
+    def call(self, product, bias, residual, rate, seed=None, training=None):
+        """product and residual (rows, features), bias (features,); `seed` of two integers, None drops nothing."""
+        return kernels.dropout_add_norm(
+            product,
+            bias,
+            residual,
+            self.gamma,
+            self.beta,
+            rate=rate,
+            seed=seed,
+            epsilon=self.epsilon,
+            training=training,
+        )
+
+
 def dense(units: int, architecture: BertArchitecture, **kwargs) -> Dense:
     return Dense(units, kernel_initializer=_initializer(architecture), **kwargs)
 
 
-def layer_norm(architecture: BertArchitecture, **kwargs) -> LayerNormalization:
-    return LayerNormalization(epsilon=architecture.layer_norm_eps, autocast=False, **kwargs)
+def layer_norm(architecture: BertArchitecture, kind=LayerNormalization, **kwargs) -> LayerNormalization:
+    return kind(epsilon=architecture.layer_norm_eps, autocast=False, **kwargs)
 
 
 class BertEmbeddings(layers.Layer):
@@ -164,21 +180,20 @@ class BertSelfAttention(layers.Layer):
         self.output_dense.build((None, self.hidden_size))
 
     def call(self, hidden, score_bias, training=None, seed=None):
-        """hidden (batch * length, hidden), score_bias (batch, 1, 1, length); returns the shape of hidden."""
-        length = ops.shape(score_bias)[-1]
-        by_head = (-1, length, self.num_heads, self.head_dim)
-        query, key, value = (
-            ops.reshape(part, by_head) for part in ops.split(self.qkv(hidden, training=training), 3, axis=-1)
+        """hidden (batch * length, hidden), score_bias (batch, 1, 1, length); returns the shape of hidden.
+
+        The bias of the output projection is not yet added.
+        """
+        context = kernels.attention(
+            self.qkv.product(hidden),
+            self.qkv.bias,
+            score_bias,
+            num_heads=self.num_heads,
+            rate=self.dropout.rate,
+            seed=seed,
+            training=training,
         )
-        query = ops.transpose(query * self.head_dim**-0.5, (0, 2, 1, 3))  # (batch, heads, length, head_dim)
-        key = ops.transpose(key, (0, 2, 3, 1))  # (batch, heads, head_dim, length)
-        value = ops.transpose(value, (0, 2, 1, 3))  # (batch, heads, length, head_dim)
-        scores = ops.matmul(query, key) + score_bias  # (batch, heads, length, length)
-        # The softmax of a single token is 1, and Keras would warn that this is surely a mistake.
-        probabilities = ops.ones_like(scores) if scores.shape[-1] == 1 else ops.softmax(scores)
-        probabilities = self.dropout(probabilities, training=training, seed=seed)
-        context = ops.transpose(ops.matmul(probabilities, value), (0, 2, 1, 3))
-        return self.output_dense(ops.reshape(context, (-1, self.hidden_size)), training=training)
+        return self.output_dense.product(context)
 
 
 class BertLayer(layers.Layer):
@@ -189,12 +204,12 @@ class BertLayer(layers.Layer):
         self.hidden_size, self.intermediate_size = architecture.hidden_size, architecture.intermediate_size
         self.attention = BertSelfAttention(architecture, name="attention")
         self.attention_dropout = Dropout(architecture.hidden_dropout_prob, name="attention_dropout")
-        self.attention_layer_norm = layer_norm(architecture, name="attention_layer_norm")
+        self.attention_layer_norm = layer_norm(architecture, DropoutAddNorm, name="attention_layer_norm")
         self.intermediate = dense(self.intermediate_size, architecture, name="intermediate")
         self.activation = activation(architecture.hidden_act)
         self.output_dense = dense(self.hidden_size, architecture, name="output_dense")
         self.output_dropout = Dropout(architecture.hidden_dropout_prob, name="output_dropout")
-        self.output_layer_norm = layer_norm(architecture, name="output_layer_norm")
+        self.output_layer_norm = layer_norm(architecture, DropoutAddNorm, name="output_layer_norm")
 
     def build(self, input_shape=None):
         hidden_shape = (None, self.hidden_size)
@@ -204,28 +219,30 @@ class BertLayer(layers.Layer):
         self.output_dense.build((None, self.intermediate_size))
         self.output_layer_norm.build(hidden_shape)
 
-    def call(self, hidden, score_bias, training=None, seeds=(None, None, None)):
+    def draw(self, training: bool | None) -> tuple:
+        """The seeds of the three dropouts, in the order they act."""
+        dropouts = (self.attention.dropout, self.attention_dropout, self.output_dropout)
+        return tuple(dropout.draw(training) for dropout in dropouts)
+
+    def call(self, hidden, score_bias, training=None, seeds=None):
         """hidden (batch * length, hidden), score_bias (batch, 1, 1, length); returns the shape of hidden.
 
-        `seeds` are for the three dropouts in the order they act; None lets each draw its own.
+        `seeds` are what `draw` gave; None draws them.
         """
-        in_attention, after_attention, at_the_end = seeds
+        in_attention, after_attention, at_the_end = seeds or self.draw(training)
         attended = self.attention(hidden, score_bias, training=training, seed=in_attention)
-        attended = self.attention_dropout(attended, training=training, seed=after_attention)
-        hidden = self.attention_layer_norm(hidden + attended, training=training)
-        expanded = self.activation(self.intermediate(hidden, training=training), training)
-        expanded = self.output_dropout(
-            self.output_dense(expanded, training=training), training=training, seed=at_the_end
-        )
-        return self.output_layer_norm(hidden + expanded, training=training)
+        bias, rate = self.attention.output_dense.bias, self.attention_dropout.rate
+        hidden = self.attention_layer_norm(attended, bias, hidden, rate=rate, seed=after_attention, training=training)
+        expanded = self.activation(self.intermediate.product(hidden), self.intermediate.bias, training)
+        expanded, bias, rate = self.output_dense.product(expanded), self.output_dense.bias, self.output_dropout.rate
+        return self.output_layer_norm(expanded, bias, hidden, rate=rate, seed=at_the_end, training=training)
 
     def recomputed(self, hidden, score_bias, training=None):
         """The same as a call, but the backward pass computes the block again instead of keeping its inside.
 
         Keras's own RematScope would let the second computation draw other dropout masks: wrong gradients.
         """
-        dropouts = (self.attention.dropout, self.attention_dropout, self.output_dropout)
-        seeds = tuple(dropout.draw() for dropout in dropouts) if training else (None, None, None)
+        seeds = self.draw(training)
 
         def forward(hidden, score_bias):
             return self(hidden, score_bias, training=training, seeds=seeds)

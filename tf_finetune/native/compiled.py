@@ -1,0 +1,113 @@
+"""kernels.cc compiled on the machine that trains, once, and loaded: TensorFlow operations for training on a CPU.
+
+They need Linux and a C++ compiler ($CXX, c++, g++ or clang++). Where there is none, or a GPU trains, `operations` is None
+and plain TensorFlow computes the same, slower. Nothing of this is in an export.
+"""
+
+import functools
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from types import ModuleType
+
+from tf_finetune import packages
+
+SOURCE = Path(__file__).with_name("kernels.cc")
+# Without the first two a compiler must expect that somebody looks at errno and at traps after each function.
+FLAGS = ("-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-fPIC", "-shared")
+FOR_THIS_PROCESSOR = "-march=native"
+
+_wanted = True
+
+
+def use(wanted: bool) -> None:
+    """Chooses whether models that train from now on use what is compiled, where it can be had; they do unless told."""
+    global _wanted
+    _wanted = wanted
+
+
+def operations() -> ModuleType | None:
+    """The operations of kernels.cc as Python functions, `tf_finetune_bias_gelu` and so on; None where there are none."""
+    return _loaded() if _wanted else None
+
+
+def state() -> str:
+    """What `operations` are, in words."""
+    if not _wanted:
+        return "not compiled, as asked"
+    return "compiled for this processor" if _loaded() else f"not compiled: {why_not()}"
+
+
+def why_not() -> str:
+    """Why there are no compiled operations; nothing where there are."""
+    if sys.platform != "linux":
+        return "only on Linux"
+    if _gpus():
+        return "a GPU trains"
+    return "" if _compiler() else "no C++ compiler"
+
+
+@functools.cache
+def _loaded() -> ModuleType | None:
+    import tensorflow as tf
+
+    if why_not():
+        return None
+    try:
+        return tf.load_op_library(str(library()))
+    except (OSError, subprocess.CalledProcessError, tf.errors.OpError) as error:
+        said = getattr(error, "stderr", None) or str(error)
+        print(f"warning: training goes on without compiled operations: {said.strip()[-500:]}", file=sys.stderr)
+        return None
+
+
+def library() -> Path:
+    """The compiled file, in the cache; compiles it when it is not there, in a few seconds.
+
+    Raises:
+        OSError: the cache cannot be written to.
+        subprocess.CalledProcessError: the compiler refuses it.
+    """
+    compiler, include = _compiler(), _tensorflow_headers()
+    said = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
+    made_of = (SOURCE.read_text(), said, FLAGS, include, importlib.metadata.version("tensorflow"), _processor())
+    key = hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]
+    path = packages.cache_folder() / "compiled" / f"kernels-{key}.so"
+    if path.is_file():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # in parts, another run would load it
+        part = Path(folder) / path.name
+        command = [compiler, *FLAGS, FOR_THIS_PROCESSOR, f"-I{include}", str(SOURCE), "-o", str(part)]
+        subprocess.run(command, capture_output=True, text=True, check=True)
+        part.rename(path)
+    return path
+
+
+def _gpus() -> list:
+    import tensorflow as tf
+
+    return tf.config.list_physical_devices("GPU")
+
+
+def _compiler() -> str | None:
+    names = (os.environ.get("CXX", ""), "c++", "g++", "clang++")
+    return next((found for name in names if name and (found := shutil.which(name))), None)
+
+
+def _tensorflow_headers() -> str:
+    """Found without importing TensorFlow, which takes seconds."""
+    return str(Path(importlib.util.find_spec("tensorflow").origin).parent / "include")
+
+
+def _processor() -> str:
+    """What the compiler may use on this machine: a home folder may be shared with another."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
