@@ -44,6 +44,7 @@ ALLOWED = {
         "runtime",
         "workdir",
         "pretrained",
+        "native",
         "bert",
         "text",
         "readers",

@@ -113,6 +113,8 @@ class RuntimeConfig:
     # Seeds the new head, dropout and the order of examples.
     seed: int = 42
     precision: Precision = Precision.AUTO
+    # Training on a CPU: operations compiled for this processor, where there is a C++ compiler; false: plain TensorFlow.
+    compiled: bool = True
 
 
 @dataclasses.dataclass(slots=True)

@@ -54,6 +54,7 @@ def gelu(x, *, training: bool | None):
 
 def add_bias(x, bias, *, training: bool | None):
     """x (rows, units) + bias (units,); the sum over the rows in the gradient is a matrix product."""
+    bias = ops.cast(bias, x.dtype)
     if not _is_fast(training):
         return ops.add(x, bias)
     import tensorflow as tf
@@ -66,7 +67,7 @@ def add_bias(x, bias, *, training: bool | None):
 
         return tf.nn.bias_add(x, bias), gradient
 
-    return fused(x, tf.convert_to_tensor(bias))
+    return fused(x, bias)
 
 
 def layer_norm(x, gamma, beta, *, epsilon: float, training: bool | None):
@@ -160,7 +161,7 @@ def dropout_add_norm(x, bias, residual, gamma, beta, *, rate: float, seed, epsil
     """
     operations = _operations(training, x.dtype)
     if not operations or rate >= 1:
-        x = add_bias(x, ops.cast(bias, x.dtype), training=training)
+        x = add_bias(x, bias, training=training)
         x = x if seed is None else dropout(x, rate, seed)
         return layer_norm(residual + x, gamma, beta, epsilon=epsilon, training=training)
     import tensorflow as tf

@@ -23,6 +23,7 @@ from tf_finetune.data.tokenized import TokenizedExamples
 from tf_finetune.errors import InputError, RunError
 from tf_finetune.evaluation.classifier import Classifier
 from tf_finetune.evaluation.metrics import headline, metrics_of, score
+from tf_finetune.native import compiled
 from tf_finetune.text.tokenizer import Tokenizer
 from tf_finetune.training import checkpoints
 from tf_finetune.training.callbacks import MetricsLog, Progress
@@ -59,7 +60,8 @@ def fit(
     """
     keras.utils.set_random_seed(config.runtime.seed)
     policy = runtime.training_policy(config.runtime.precision)
-    print(f"runtime: {runtime.describe(policy)}", flush=True)
+    compiled.use(config.runtime.compiled)
+    print(f"runtime: {runtime.describe(policy)}; operations {compiled.state()}", flush=True)
     with runtime.precision_policy(policy):
         classifier = build_classifier(config, splits, checkpoint)
     tokenized = {name: classifier.tokenize(examples) for name, examples in splits.examples.items()}

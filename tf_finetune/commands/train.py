@@ -11,6 +11,7 @@ from tf_finetune.config import ClassWeights, ExperimentConfig, ProblemType
 from tf_finetune.data import brief_check, sources
 from tf_finetune.errors import InputError
 from tf_finetune.evaluation.metrics import headline
+from tf_finetune.native import compiled
 from tf_finetune.workdir import Workdir
 
 # The checkpoint of the smoke config: written on the spot, because nothing pretrained is that small.
@@ -71,6 +72,8 @@ def gather(config: ExperimentConfig, run: Workdir, *, restart: bool) -> Inputs:
     runtime.check_backend()
     run.check_free(settings.to_dict(settings.validated(config)), restart=restart)
     print(settings.to_text(config), flush=True)
+    if config.runtime.compiled:
+        compiled.start()
     splits = sources.load(**settings.source_options(config))
     config = settings.with_places(config, splits.source, _pinned_checkpoint(config))
     if "train" not in splits.examples:

@@ -1,9 +1,10 @@
 """kernels.cc compiled on the machine that trains, once, and loaded: TensorFlow operations for training on a CPU.
 
-They need Linux and a C++ compiler ($CXX, c++, g++ or clang++). Where there is none, or a GPU trains, `operations` is None
-and plain TensorFlow computes the same, slower. Nothing of this is in an export.
+They need Linux and a C++ compiler ($CXX, c++, g++ or clang++). Where there is none, or a GPU trains, `operations` gives
+None and plain TensorFlow computes the same, slower. Nothing of this is in an export.
 """
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -13,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from types import ModuleType
 
@@ -24,6 +26,7 @@ FLAGS = ("-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-fopenmp
 FOR_THIS_PROCESSOR = "-march=native"
 
 _wanted = True
+_one_at_a_time = threading.Lock()
 
 
 def use(wanted: bool) -> None:
@@ -32,8 +35,19 @@ def use(wanted: bool) -> None:
     _wanted = wanted
 
 
+def start() -> None:
+    """Compiles in the background, while a command reads its data and imports TensorFlow."""
+
+    def build():
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):  # `operations` will say it
+            library()
+
+    if sys.platform == "linux" and _compiler():
+        threading.Thread(target=build, daemon=True).start()
+
+
 def operations() -> ModuleType | None:
-    """The operations of kernels.cc as Python functions, `tf_finetune_bias_gelu` and so on; None where there are none."""
+    """The operations of kernels.cc as Python functions, such as `tf_finetune_bias_gelu`; None where there are none."""
     return _loaded() if _wanted else None
 
 
@@ -79,14 +93,14 @@ def library() -> Path:
     made_of = (SOURCE.read_text(), said, FLAGS, include, importlib.metadata.version("tensorflow"), _processor())
     key = hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]
     path = packages.cache_folder() / "compiled" / f"kernels-{key}.so"
-    if path.is_file():
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # in parts, another run would load it
-        part = Path(folder) / path.name
-        command = [compiler, *FLAGS, FOR_THIS_PROCESSOR, f"-I{include}", str(SOURCE), "-o", str(part)]
-        subprocess.run(command, capture_output=True, text=True, check=True)
-        part.rename(path)
+    with _one_at_a_time:
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # in parts, another run would load it
+                part = Path(folder) / path.name
+                command = [compiler, *FLAGS, FOR_THIS_PROCESSOR, f"-I{include}", str(SOURCE), "-o", str(part)]
+                subprocess.run(command, capture_output=True, text=True, check=True)
+                part.rename(path)
     return path
 
 

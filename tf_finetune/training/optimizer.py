@@ -86,6 +86,13 @@ class AdamWeightDecay(keras.optimizers.AdamW):
             return super()._clip_gradients(grads)
         return kernels.clipped_by_global_norm(grads, self.global_clipnorm)
 
+    def _apply_weight_decay(self, variables):
+        if keras.backend.backend() != "tensorflow" or not self.weight_decay or _has_strategy():
+            return super()._apply_weight_decay(variables)
+        kept = 1 - self.learning_rate * self.weight_decay
+        for variable in filter(self._use_weight_decay, variables):
+            variable.assign(variable * kept)  # one pass, where the parent's three products and a subtraction make four
+
     def update_step(self, gradient, variable, learning_rate):
         if keras.backend.backend() != "tensorflow" or self.amsgrad:
             return super().update_step(gradient, variable, learning_rate)
@@ -104,6 +111,13 @@ class AdamWeightDecay(keras.optimizers.AdamW):
 
     def get_config(self):
         return {**super().get_config(), "exclude_from_weight_decay": list(self.excluded_patterns)}
+
+
+def _has_strategy() -> bool:
+    """Whether weights may be copies on several devices (TensorFlow only)."""
+    import tensorflow as tf
+
+    return tf.distribute.has_strategy()
 
 
 def create_optimizer(
