@@ -245,7 +245,7 @@ def test_the_number_of_threads_changes_no_bit():
 
 
 def test_started_in_the_background_it_is_compiled_once(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("TF_FINETUNE_CACHE", str(tmp_path))
     compiled.start()
     path = compiled.library()
     assert [path] == list(tmp_path.rglob("*.so"))
@@ -255,7 +255,7 @@ def test_started_in_the_background_it_is_compiled_once(monkeypatch, tmp_path):
 class TestWhereThereAreNone:
     @pytest.fixture
     def fresh(self, monkeypatch, tmp_path):
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        monkeypatch.setenv("TF_FINETUNE_CACHE", str(tmp_path / "cache"))
         compiled._loaded.cache_clear()
         yield tmp_path
         compiled._loaded.cache_clear()
