@@ -45,7 +45,8 @@ def compile_for(model: keras.Model, job: protocol.Job, *, steps: int) -> None:
         job.learning_rate, steps, steps // 10, weight_decay_rate=0.01, adam_global_clipnorm=1.0
     )
     loss = model.default_loss()
-    model.compile(optimizer, loss, weighted_metrics=["accuracy"], jit_compile=False)
+    metrics = [keras.metrics.SparseCategoricalAccuracy("accuracy")]
+    model.compile(optimizer, loss, weighted_metrics=metrics, jit_compile=False)
 
 
 def measure_speed(classifier: Classifier, examples: TokenizedExamples, job: protocol.Job) -> dict:

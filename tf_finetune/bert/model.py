@@ -54,6 +54,13 @@ class _BertBase(keras.Model):
         args = [dict(value) if isinstance(value, Mapping) else value for value in args]
         return super().__call__(*args, **kwargs)
 
+    def compile(self, *args, **kwargs):
+        """Keras's compile. The optimizer gets its variables here and not within the first step, which would be traced
+        once more for them."""
+        super().compile(*args, **kwargs)
+        if self.bert.built and self.optimizer is not None:
+            self.optimizer.build(self.trainable_variables)
+
     def get_config(self) -> dict[str, Any]:
         architecture = {"model_type": "bert", **self.architecture.to_dict()}
         return {"name": self.name, "trainable": self.trainable, "architecture": architecture}

@@ -236,7 +236,10 @@ def _compile(classifier: Classifier, config: ExperimentConfig, num_train_steps: 
     )
     if warmup > num_train_steps:
         _warn_of_the_warmup(schedule, config)
-    metrics = ["accuracy"] if classifier.problem_type is ProblemType.SINGLE_LABEL_CLASSIFICATION else None
+    metrics = None
+    if classifier.problem_type is ProblemType.SINGLE_LABEL_CLASSIFICATION:
+        # By its class: from the word alone Keras would make it within the first step, and trace that twice.
+        metrics = [keras.metrics.SparseCategoricalAccuracy("accuracy")]
     # No XLA: it would compile anew for every batch length.
     classifier.model.compile(optimizer, classifier.model.default_loss(), weighted_metrics=metrics, jit_compile=False)
     return schedule
