@@ -109,24 +109,35 @@ class TestGelu:
 
 
 class TestAttention:
-    def weights(self, scores, rate=0.0, seed=(1, 2), bias=None):
-        scores = tf.convert_to_tensor(scores)
-        bias = tf.zeros([scores.shape[0], 1, 1, scores.shape[-1]]) if bias is None else bias
-        return kernels._weights(compiled.operations(), scores, bias, 1.0, rate, tf.constant(seed, tf.int64)).numpy()
+    def context(self, qkv, padding, *, gradients=False, use_compiled=True):
+        """Of one head; `padding` (batch, length)."""
+        score_bias = tf.constant(np.where(padding, -1e9, 0)[:, np.newaxis, np.newaxis], tf.float32)
+        function = functools.partial(
+            kernels.attention, score_bias=score_bias, num_heads=1, rate=0.1, seed=None, training=True
+        )
+        found = with_gradients(function, [qkv, tf.zeros(qkv.shape[-1])], use_compiled=use_compiled)
+        return found if gradients else found[0]
 
     def test_padding_gets_exactly_nothing(self):
-        bias = tf.constant([0.0, -1e9, 0.0])[tf.newaxis, tf.newaxis, tf.newaxis]
-        assert (self.weights(values(1, 2, 3, 3), bias=bias)[..., 1] == 0).all()
+        qkv = values(5, 12).numpy()
+        padding = np.array([[0, 0, 0, 1, 1]])
+        before = self.context(tf.constant(qkv), padding)
+        qkv[3:] *= 7
+        np.testing.assert_array_equal(self.context(tf.constant(qkv), padding)[:3], before[:3])
 
-    def test_a_text_of_nothing_but_padding_is_even(self):
-        np.testing.assert_allclose(self.weights(tf.zeros([1, 1, 2, 4]), bias=tf.fill([1, 1, 1, 4], -1e9)), 0.25)
+    @pytest.mark.parametrize("case", ["nothing but padding", "large scores"])
+    def test_at_the_edges(self, case):
+        qkv = values(14, 12) * (30 if case == "large scores" else 1)
+        padding = np.full((2, 7), case == "nothing but padding")
+        expected = self.context(qkv, padding, gradients=True, use_compiled=False)
+        for one, other in zip(self.context(qkv, padding, gradients=True), expected, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5 * np.abs(other).max())
 
-    def test_large_scores(self):
-        np.testing.assert_allclose(self.weights([[[[1000.0, 999.0]]]])[0, 0, 0], [0.7310586, 0.2689414], rtol=1e-6)
-
-    def test_what_is_not_finite_stays_visible(self):
-        assert np.isnan(self.weights([[[[np.nan, 1.0]]]])).any()
-        assert np.isnan(self.weights([[[[np.inf, 1.0]]]])).any()
+    @pytest.mark.parametrize("value", [np.nan, np.inf])
+    def test_what_is_not_finite_stays_visible(self, value):
+        qkv = values(5, 12).numpy()
+        qkv[1, 1] = value
+        assert not np.isfinite(self.context(tf.constant(qkv), np.zeros((1, 5)))).all()
 
 
 def mask_of(rate, rows, width, seed=SEED):
@@ -299,4 +310,4 @@ def test_an_inference_graph_has_none_of_them(tmp_path):
         names[training] = {operation.type for operation in graph.get_operations() if "TfFinetune" in operation.type}
     assert not names[None]
     assert not names[False]
-    assert names[True] == {f"TfFinetune{name}" for name in ("Attention", "BiasGelu", "DropoutAddNorm", "SplitHeads")}
+    assert names[True] == {f"TfFinetune{name}" for name in ("Attention", "BiasGelu", "DropoutAddNorm")}

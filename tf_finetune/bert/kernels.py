@@ -203,23 +203,19 @@ def attention(qkv, bias, score_bias, *, num_heads: int, rate: float, seed, train
     operations = _operations(training, qkv.dtype)
     hidden = qkv.shape[-1] // 3
     head_dim, length = hidden // num_heads, ops.shape(score_bias)[-1]
-    if not operations or rate >= 1:
-        qkv = add_bias(qkv, bias, training=training)
-        by_head = (-1, length, num_heads, head_dim)
-        query, key, value = (ops.reshape(part, by_head) for part in ops.split(qkv, 3, axis=-1))
-        query = ops.transpose(query * head_dim**-0.5, (0, 2, 1, 3))  # (batch, heads, length, head_dim)
-        key = ops.transpose(key, (0, 2, 3, 1))  # (batch, heads, head_dim, length)
-        value = ops.transpose(value, (0, 2, 1, 3))  # (batch, heads, length, head_dim)
-        scores = ops.matmul(query, key) + score_bias  # (batch, heads, length, length)
-        # The softmax of a single token is 1, and Keras would warn that this is surely a mistake.
-        probabilities = ops.ones_like(scores) if scores.shape[-1] == 1 else ops.softmax(scores)
-        probabilities = probabilities if seed is None else dropout(probabilities, rate, seed)
-        context = ops.matmul(probabilities, value)
-    else:
-        query, key, value = _split_heads(operations, qkv, bias, length, num_heads)
-        scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))
-        weights = _weights(operations, scores, score_bias, head_dim**-0.5, *_of_mask(rate, seed))
-        context = ops.matmul(weights, value)
+    if operations and rate < 1:
+        return _compiled_attention(operations, qkv, bias, score_bias, num_heads, *_of_mask(rate, seed))
+    qkv = add_bias(qkv, bias, training=training)
+    by_head = (-1, length, num_heads, head_dim)
+    query, key, value = (ops.reshape(part, by_head) for part in ops.split(qkv, 3, axis=-1))
+    query = ops.transpose(query * head_dim**-0.5, (0, 2, 1, 3))  # (batch, heads, length, head_dim)
+    key = ops.transpose(key, (0, 2, 3, 1))  # (batch, heads, head_dim, length)
+    value = ops.transpose(value, (0, 2, 1, 3))  # (batch, heads, length, head_dim)
+    scores = ops.matmul(query, key) + score_bias  # (batch, heads, length, length)
+    # The softmax of a single token is 1, and Keras would warn that this is surely a mistake.
+    probabilities = ops.ones_like(scores) if scores.shape[-1] == 1 else ops.softmax(scores)
+    probabilities = probabilities if seed is None else dropout(probabilities, rate, seed)
+    context = ops.matmul(probabilities, value)
     return ops.reshape(ops.transpose(context, (0, 2, 1, 3)), (-1, hidden))
 
 
@@ -230,44 +226,22 @@ def _of_mask(rate: float, seed):
     return (0.0, tf.zeros([2], tf.int64)) if seed is None else (rate, tf.cast(seed, tf.int64))
 
 
-def _split_heads(operations, qkv, bias, length, num_heads: int):
-    """Query, key and value (batch, num_heads, length, head_dim), bias added."""
+def _compiled_attention(operations, qkv, bias, score_bias, num_heads: int, rate: float, seed):
+    """`attention` whose scores never leave the processor's cache; the backward pass computes them again."""
     import tensorflow as tf
 
-    sizes = tf.stack([length, num_heads])
+    score_bias, options = tf.stop_gradient(tf.cast(score_bias, tf.float32)), {"rate": rate, "heads": num_heads}
 
     @tf.custom_gradient
     def fused(qkv, bias):
-        def gradient(*upstream):
-            dquery, dkey, dvalue = upstream
-            return operations.tf_finetune_split_heads_grad(dquery=dquery, dkey=dkey, dvalue=dvalue)
-
-        parts = operations.tf_finetune_split_heads(x=qkv, bias=bias, sizes=sizes)
-        for part in parts:
-            part.set_shape([None, num_heads, None, qkv.shape[-1] // 3 // num_heads])
-        return tuple(parts), gradient
-
-    return fused(qkv, tf.cast(bias, tf.float32))
-
-
-def _weights(operations, scores, score_bias, scale: float, rate: float, seed):
-    """dropout(softmax(scores * scale + score_bias)), of scores (batch, heads, queries, keys)."""
-    import tensorflow as tf
-
-    score_bias = tf.stop_gradient(tf.cast(score_bias, tf.float32))
-
-    @tf.custom_gradient
-    def fused(scores):
-        probabilities, dropped = operations.tf_finetune_attention(
-            scores=scores, bias=score_bias, seed=seed, rate=rate, scale=scale
-        )
-        dropped.set_shape(scores.shape)
+        context, stats = operations.tf_finetune_attention(qkv=qkv, bias=bias, mask=score_bias, seed=seed, **options)
+        context.set_shape([None, qkv.shape[-1] // 3])
 
         def gradient(upstream):
             return operations.tf_finetune_attention_grad(
-                probabilities=probabilities, dy=upstream, seed=seed, rate=rate, scale=scale
+                qkv=qkv, bias=bias, mask=score_bias, stats=stats, dy=upstream, seed=seed, **options
             )
 
-        return dropped, gradient
+        return context, gradient
 
-    return fused(scores)
+    return fused(qkv, tf.cast(bias, tf.float32))

@@ -22,7 +22,8 @@ from tf_finetune import packages
 
 SOURCE = Path(__file__).with_name("kernels.cc")
 # Without the first two a compiler must expect that somebody looks at errno and at traps after each function.
-FLAGS = ("-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-fPIC", "-shared")
+FLAGS = ("-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fopenmp-simd")
+LIBRARY = ("-fPIC", "-shared")
 FOR_THIS_PROCESSOR = "-march=native"
 
 _wanted = True
@@ -98,7 +99,7 @@ def library() -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # in parts, another run would load it
                 part = Path(folder) / path.name
-                command = [compiler, *FLAGS, FOR_THIS_PROCESSOR, f"-I{include}", str(SOURCE), "-o", str(part)]
+                command = [compiler, *FLAGS, *LIBRARY, FOR_THIS_PROCESSOR, f"-I{include}", str(SOURCE), "-o", str(part)]
                 subprocess.run(command, capture_output=True, text=True, check=True)
                 part.rename(path)
     return path

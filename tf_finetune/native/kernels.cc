@@ -6,7 +6,7 @@
 
 #include <sched.h>
 #ifdef __SSE2__
-#include <xmmintrin.h>
+#include <immintrin.h>
 #endif
 
 #include <algorithm>
@@ -21,6 +21,7 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <type_traits>
 #include <vector>
 
 #include "tensorflow/c/kernels.h"
@@ -272,7 +273,7 @@ class Mask {
 
  private:
   Rows have_{0, 0};
-  alignas(64) uint16_t lanes_[kBuffer];
+  alignas(64) uint16_t lanes_[kBuffer] = {};
 };
 
 // ---- What is computed ----------------------------------------------------------------------------------------------
@@ -382,111 +383,323 @@ void dropout_add_norm_grad(const T* added, const float* stats, const float* gamm
   });
 }
 
-// probabilities = softmax(scores * scale + mask's bias), and what dropout leaves of them. One row a query.
+// ---- Attention -----------------------------------------------------------------------------------------------------
+
+// Matrix products read 16 columns at a time, in units of 32 bits: a float, or two neighbours along the summed dimension
+// in bfloat16 where the processor multiplies those. So a matrix to the right is kept by units: (summed / step, columns).
+typedef float Lanes __attribute__((vector_size(64), aligned(4)));
+
+struct Single {
+  using Value = float;
+  static constexpr int step = 1;
+  static inline Lanes add(Lanes sum, uint32_t left, Lanes right) { return sum + of_bits(left) * right; }
+};
+
+#ifdef __AVX512BF16__
+struct Pair {
+  using Value = BFloat16;
+  static constexpr int step = 2;
+  static inline Lanes add(Lanes sum, uint32_t left, Lanes right) {
+    return _mm512_dpbf16_ps(sum, (__m512bh)_mm512_set1_epi32(left), (__m512bh)(__m512)right);
+  }
+};
 template <class T>
-void attention(const T* scores, const float* bias, const int64_t* seed, float rate, float scale, T* probabilities,
-               T* dropped, int64_t rows, int64_t rows_a_text, int64_t width) {
-  for_rows(rows, width, [=](Rows mine) {
-    Mask mask(seed, rate);
-    std::vector<float> row(width);
-    for (int64_t r = mine.begin; r < mine.end; ++r) {
-      float* values = row.data();
-      const float* bias_of_text = bias + r / rows_a_text * width;
-      float largest = -INFINITY, sum = 0.0f;
-#pragma omp simd reduction(max : largest)
-      for (int64_t j = 0; j < width; ++j) {
-        values[j] = wide(scores[r * width + j]) * scale + bias_of_text[j];
-        largest = std::max(largest, values[j]);
-      }
+using UnitOf = std::conditional_t<std::is_same_v<T, BFloat16>, Pair, Single>;
+#else
+template <class T>
+using UnitOf = Single;
+#endif
+
+template <class Unit, int kRows, int kVectors>
+inline void tile(const uint32_t* left, int64_t left_width, const uint32_t* right, int64_t right_width, float* to,
+                 int64_t to_width, int64_t units, bool add) {
+  Lanes sums[kRows][kVectors];
+  for (int r = 0; r < kRows; ++r)
+    for (int v = 0; v < kVectors; ++v)
+      sums[r][v] = add ? *reinterpret_cast<const Lanes*>(to + r * to_width + 16 * v) : Lanes{};
+  for (int64_t k = 0; k < units; ++k) {
+    Lanes columns[kVectors];
+    for (int v = 0; v < kVectors; ++v) columns[v] = *reinterpret_cast<const Lanes*>(right + k * right_width + 16 * v);
+    for (int r = 0; r < kRows; ++r)
+      for (int v = 0; v < kVectors; ++v) sums[r][v] = Unit::add(sums[r][v], left[r * left_width + k], columns[v]);
+  }
+  for (int r = 0; r < kRows; ++r)
+    for (int v = 0; v < kVectors; ++v) *reinterpret_cast<Lanes*>(to + r * to_width + 16 * v) = sums[r][v];
+}
+
+template <class Unit, int kRows, int kVectors>
+void columns_of(const uint32_t* left, int64_t left_width, const uint32_t* right, int64_t right_width, float* to,
+                int64_t to_width, int64_t rows, int64_t units, bool add) {
+  int64_t r = 0;
+  for (; r + kRows <= rows; r += kRows)
+    tile<Unit, kRows, kVectors>(left + r * left_width, left_width, right, right_width, to + r * to_width, to_width,
+                                units, add);
+  for (; r < rows; ++r)
+    tile<Unit, 1, kVectors>(left + r * left_width, left_width, right, right_width, to + r * to_width, to_width, units,
+                            add);
+}
+
+// to (rows, columns) = left (rows, units) x right (units, columns), or added to it; columns are a multiple of 16.
+template <class Unit>
+void multiply(const uint32_t* left, int64_t left_width, const uint32_t* right, float* to, int64_t rows, int64_t columns,
+              int64_t units, bool add = false) {
+  int64_t c = 0;
+  for (; c + 64 <= columns; c += 64)
+    columns_of<Unit, 6, 4>(left, left_width, right + c, columns, to + c, columns, rows, units, add);
+  for (; c + 32 <= columns; c += 32)
+    columns_of<Unit, 12, 2>(left, left_width, right + c, columns, to + c, columns, rows, units, add);
+  for (; c < columns; c += 16)
+    columns_of<Unit, 12, 1>(left, left_width, right + c, columns, to + c, columns, rows, units, add);
+}
+
+// Values of a matrix (rows, width) by units along the width, or along the rows.
+template <class Value>
+class Matrix {
+ public:
+  Matrix(int64_t rows, int64_t width) : width(width), values_(rows * width) {}
+  Value* row(int64_t r) { return values_.data() + r * width; }
+  const uint32_t* units(int64_t r = 0) { return reinterpret_cast<const uint32_t*>(row(r)); }
+  const int64_t width;
+
+ private:
+  std::vector<Value> values_;
+};
+
+// Two rows at a time into pairs of neighbours along the rows.
+inline void by_row_units(Matrix<BFloat16>& from, int64_t rows, uint32_t* to) {
+  for (int64_t r = 0; r < rows; r += 2) {
+    const BFloat16 *first = from.row(r), *second = from.row(r + 1);
+#pragma omp simd
+    for (int64_t j = 0; j < from.width; ++j)
+      to[r / 2 * from.width + j] = first[j].bits | static_cast<uint32_t>(second[j].bits) << 16;
+  }
+}
+
+inline void by_row_units(Matrix<float>& from, int64_t rows, uint32_t* to) {
+  std::memcpy(to, from.row(0), rows * from.width * sizeof(float));
+}
+
+int64_t padded(int64_t size) { return (size + 15) / 16 * 16; }
+
+// One head of one text: where its values stand in (batch * length, hidden * parts), and its place among all heads.
+struct Head {
+  int64_t text, head, heads, length, size;
+  int64_t at(int64_t token, int64_t part, int64_t parts) const {
+    return ((text * length + token) * parts + part) * heads * size + head * size;
+  }
+  int64_t index() const { return text * heads + head; }
+};
+
+// Query, key, value or a gradient of one head as (length, size), and turned as (size, length), all padded with zeros.
+template <class Unit>
+struct Part {
+  using Value = typename Unit::Value;
+
+  Part(const Head& head)
+      : rows(padded(head.length), padded(head.size)), turned(padded(head.size), padded(head.length)) {}
+
+  template <class T>
+  void read(const T* from, const float* bias, const Head& head, int64_t part, int64_t parts) {
+    const float* bias_here = bias == nullptr ? nullptr : bias + (part * head.heads + head.head) * head.size;
+    for (int64_t i = 0; i < head.length; ++i) {
+      const T* source = from + head.at(i, part, parts);
+      Value* row = rows.row(i);
+      for (int64_t j = 0; j < head.size; ++j) narrow(wide(source[j]) + (bias_here ? bias_here[j] : 0.0f), &row[j]);
+    }
+  }
+
+  void turn(const Head& head) {
+    for (int64_t j = 0; j < head.size; ++j) {
+      Value* to = turned.row(j);
+      for (int64_t i = 0; i < head.length; ++i) to[i] = rows.row(i)[j];
+    }
+  }
+
+  // As a right-hand side whose columns are the tokens, or the values of a token.
+  std::vector<uint32_t> with_token_columns() { return units(turned, padded(turned_rows())); }
+  std::vector<uint32_t> with_value_columns() { return units(rows, padded(turned.width)); }
+
+  Matrix<Value> rows, turned;
+
+ private:
+  int64_t turned_rows() const { return rows.width; }
+  static std::vector<uint32_t> units(Matrix<Value>& matrix, int64_t summed) {
+    std::vector<uint32_t> result(summed / Unit::step * matrix.width);
+    by_row_units(matrix, summed, result.data());
+    return result;
+  }
+};
+
+constexpr int64_t kQueries = 32;  // computed at a time: their scores stay in the cache
+
+// Over the keys of one query: e**(score * scale + bias - shift); returns the sum.
+inline float exponentials(const float* scores, const float* bias, float scale, float shift, float* to, int64_t length) {
+  float sum = 0.0f;
 #pragma omp simd reduction(+ : sum)
-      for (int64_t j = 0; j < width; ++j) {
-        values[j] = exponential(values[j] - largest);
-        sum += values[j];
-      }
-      const float share = 1.0f / sum;
-      for (int64_t from = 0; from < width; from += Mask::kBlock) {
-        const int64_t at = r * width + from, count = std::min(Mask::kBlock, width - from);
-        const uint16_t* lanes = mask.lanes(at, count);
+  for (int64_t j = 0; j < length; ++j) {
+    to[j] = exponential(scores[j] * scale + bias[j] - shift);
+    sum += to[j];
+  }
+  return sum;
+}
+
+inline float largest_score(const float* scores, const float* bias, float scale, int64_t length) {
+  float largest = -INFINITY;
+#pragma omp simd reduction(max : largest)
+  for (int64_t j = 0; j < length; ++j) largest = std::max(largest, scores[j] * scale + bias[j]);
+  return largest;
+}
+
+struct AttentionShape {
+  int64_t batch, heads, length, size;
+  float rate, scale;
+};
+
+void for_heads(const AttentionShape& shape, const std::function<void(const Head&)>& body) {
+  workers().run(static_cast<int>(shape.batch * shape.heads), [&](int i) {
+    body(Head{i / shape.heads, i % shape.heads, shape.heads, shape.length, shape.size});
+  });
+}
+
+// context = dropout(softmax(query key' * scale + mask)) value, of qkv (batch * length, 3 * hidden) + bias. `stats` are the
+// largest score and the divisor of each query's softmax: the backward pass computes the rest again.
+template <class T>
+void attention(const T* qkv, const float* bias, const float* mask, const int64_t* seed, const AttentionShape& shape,
+               T* context, float* stats) {
+  using Unit = UnitOf<T>;
+  for_heads(shape, [=](const Head& head) {
+    const int64_t length = head.length, wide_length = padded(length), size = padded(head.size);
+    Part<Unit> query(head), key(head), value(head);
+    query.read(qkv, bias, head, 0, 3);
+    key.read(qkv, bias, head, 1, 3);
+    value.read(qkv, bias, head, 2, 3);
+    key.turn(head);
+    const auto keys = key.with_token_columns(), values = value.with_value_columns();
+    Matrix<typename Unit::Value> kept(kQueries, wide_length);
+    std::vector<float> scores(kQueries * wide_length), row(length), result(kQueries * size);
+    Mask dropout(seed, shape.rate);
+    const float* mask_here = mask + head.text * length;
+    for (int64_t from = 0; from < length; from += kQueries) {
+      const int64_t queries = std::min(kQueries, length - from);
+      multiply<Unit>(query.rows.units(from), size / Unit::step, keys.data(), scores.data(), queries, wide_length,
+                     size / Unit::step);
+      for (int64_t i = 0; i < queries; ++i) {
+        const float* scores_here = scores.data() + i * wide_length;
+        const float largest = largest_score(scores_here, mask_here, shape.scale, length);
+        const float sum = exponentials(scores_here, mask_here, shape.scale, largest, row.data(), length);
+        const int64_t place = head.index() * length + from + i;
+        stats[2 * place] = largest;
+        stats[2 * place + 1] = sum;
+        const float share = 1.0f / sum;
+        for (int64_t k = 0; k < length; k += Mask::kBlock) {
+          const int64_t count = std::min(Mask::kBlock, length - k);
+          const uint16_t* lanes = dropout.lanes(place * length + k, count);
 #pragma omp simd
-        for (int64_t j = 0; j < count; ++j) {
-          const float value = rounded<T>(values[from + j] * share);
-          narrow(value, &probabilities[at + j]);
-          narrow(value * mask.factor(lanes[j]), &dropped[at + j]);
+          for (int64_t j = 0; j < count; ++j)
+            narrow(row[k + j] * share * dropout.factor(lanes[j]), &kept.row(i)[k + j]);
         }
       }
+      multiply<Unit>(kept.units(), wide_length / Unit::step, values.data(), result.data(), queries, size,
+                     wide_length / Unit::step);
+      for (int64_t i = 0; i < queries; ++i)
+        for (int64_t j = 0; j < head.size; ++j)
+          narrow(result[i * size + j], &context[head.at(from + i, 0, 1) + j]);
     }
   });
 }
 
+// The gradient of qkv, and of its bias.
 template <class T>
-void attention_grad(const T* probabilities, const T* dy, const int64_t* seed, float rate, float scale, T* dscores,
-                    int64_t rows, int64_t width) {
-  for_rows(rows, width, [=](Rows mine) {
-    Mask mask(seed, rate);
-    std::vector<float> row(width);
-    for (int64_t r = mine.begin; r < mine.end; ++r) {
-      float* slope = row.data();
-      float inner = 0.0f;
-      for (int64_t from = 0; from < width; from += Mask::kBlock) {
-        const int64_t at = r * width + from, count = std::min(Mask::kBlock, width - from);
-        const uint16_t* lanes = mask.lanes(at, count);
-        float part = 0.0f;
+void attention_grad(const T* qkv, const float* bias, const float* mask, const float* stats, const T* dy,
+                    const int64_t* seed, const AttentionShape& shape, T* dqkv, float* dbias) {
+  using Unit = UnitOf<T>;
+  std::vector<float> sums(shape.batch * shape.heads * 3 * shape.size);
+  for_heads(shape, [=, &sums](const Head& head) {
+    const int64_t length = head.length, wide_length = padded(length), size = padded(head.size);
+    Part<Unit> query(head), key(head), value(head), upstream(head);
+    query.read(qkv, bias, head, 0, 3);
+    key.read(qkv, bias, head, 1, 3);
+    value.read(qkv, bias, head, 2, 3);
+    upstream.read(dy, nullptr, head, 0, 1);
+    for (auto* part : {&query, &key, &value, &upstream}) part->turn(head);
+    const auto keys = key.with_token_columns(), values = value.with_token_columns();
+    const auto keys_by_value = key.with_value_columns();
+    Matrix<typename Unit::Value> kept(kQueries, wide_length), dscores(kQueries, wide_length);
+    std::vector<uint32_t> right(kQueries / Unit::step * wide_length);
+    std::vector<float> scores(kQueries * wide_length), dkept(kQueries * wide_length), row(length), slope(length);
+    std::vector<float> dquery(kQueries * size), dkey(head.size * wide_length), dvalue(head.size * wide_length);
+    Mask dropout(seed, shape.rate);
+    const float* mask_here = mask + head.text * length;
+    float* sums_here = sums.data() + head.index() * 3 * head.size;
+    for (int64_t from = 0; from < length; from += kQueries) {
+      const int64_t queries = std::min(kQueries, length - from), summed = padded(queries);
+      multiply<Unit>(query.rows.units(from), size / Unit::step, keys.data(), scores.data(), queries, wide_length,
+                     size / Unit::step);
+      multiply<Unit>(upstream.rows.units(from), size / Unit::step, values.data(), dkept.data(), queries, wide_length,
+                     size / Unit::step);
+      for (int64_t i = 0; i < queries; ++i) {
+        const int64_t place = head.index() * length + from + i;
+        exponentials(scores.data() + i * wide_length, mask_here, shape.scale, stats[2 * place], row.data(), length);
+        const float share = 1.0f / stats[2 * place + 1];
+        const float* dkept_here = dkept.data() + i * wide_length;
+        float inner = 0.0f;
+        for (int64_t k = 0; k < length; k += Mask::kBlock) {
+          const int64_t count = std::min(Mask::kBlock, length - k);
+          const uint16_t* lanes = dropout.lanes(place * length + k, count);
+          float part = 0.0f;
 #pragma omp simd reduction(+ : part)
-        for (int64_t j = 0; j < count; ++j) {
-          slope[from + j] = wide(dy[at + j]) * mask.factor(lanes[j]);
-          part += slope[from + j] * wide(probabilities[at + j]);
+          for (int64_t j = 0; j < count; ++j) {
+            const float factor = dropout.factor(lanes[j]);
+            row[k + j] *= share;
+            slope[k + j] = dkept_here[k + j] * factor;
+            narrow(row[k + j] * factor, &kept.row(i)[k + j]);
+            part += slope[k + j] * row[k + j];
+          }
+          inner += part;
         }
-        inner += part;
+#pragma omp simd
+        for (int64_t j = 0; j < length; ++j)
+          narrow(row[j] * (slope[j] - inner) * shape.scale, &dscores.row(i)[j]);
       }
-#pragma omp simd
-      for (int64_t j = 0; j < width; ++j)
-        narrow(wide(probabilities[r * width + j]) * (slope[j] - inner) * scale, &dscores[r * width + j]);
-    }
-  });
-}
-
-// x (batch * length, 3 * heads * size) + bias, cut into query, key and value (batch, heads, length, size).
-template <class T>
-void split_heads(const T* x, const float* bias, T* const parts[3], int64_t batch, int64_t length, int64_t heads,
-                 int64_t size) {
-  const int64_t hidden = heads * size;
-  for_rows(batch * length, 3 * hidden, [=](Rows mine) {
-    for (int64_t r = mine.begin; r < mine.end; ++r) {
-      const int64_t text = r / length, token = r % length;
-      for (int64_t head = 0; head < 3 * heads; ++head) {
-        const T* from = x + r * 3 * hidden + head * size;
-        T* to = parts[head / heads] + ((text * heads + head % heads) * length + token) * size;
-#pragma omp simd
-        for (int64_t j = 0; j < size; ++j) narrow(wide(from[j]) + bias[head * size + j], &to[j]);
+      for (int64_t i = queries; i < summed; ++i) {  // an earlier block may have left something in these
+        std::fill_n(kept.row(i), wide_length, typename Unit::Value{});
+        std::fill_n(dscores.row(i), wide_length, typename Unit::Value{});
       }
-    }
-  });
-}
-
-template <class T>
-void split_heads_grad(const T* const parts[3], T* dx, float* dbias, int64_t batch, int64_t length, int64_t heads,
-                      int64_t size) {
-  const int64_t hidden = heads * size;
-  sum_rows(batch * length, 3 * hidden, 3 * hidden, dbias, [=](Rows mine, float* sums) {
-    for (int64_t r = mine.begin; r < mine.end; ++r) {
-      const int64_t text = r / length, token = r % length;
-      for (int64_t head = 0; head < 3 * heads; ++head) {
-        const T* from = parts[head / heads] + ((text * heads + head % heads) * length + token) * size;
-        T* to = dx + r * 3 * hidden + head * size;
-#pragma omp simd
-        for (int64_t j = 0; j < size; ++j) {
-          to[j] = from[j];
-          sums[head * size + j] += wide(from[j]);
+      multiply<Unit>(dscores.units(), wide_length / Unit::step, keys_by_value.data(), dquery.data(), queries, size,
+                     wide_length / Unit::step);
+      by_row_units(dscores, summed, right.data());
+      multiply<Unit>(query.turned.units() + from / Unit::step, wide_length / Unit::step, right.data(), dkey.data(),
+                     head.size, wide_length, summed / Unit::step, from > 0);
+      by_row_units(kept, summed, right.data());
+      multiply<Unit>(upstream.turned.units() + from / Unit::step, wide_length / Unit::step, right.data(),
+                     dvalue.data(), head.size, wide_length, summed / Unit::step, from > 0);
+      for (int64_t i = 0; i < queries; ++i)
+        for (int64_t j = 0; j < head.size; ++j) {
+          narrow(dquery[i * size + j], &dqkv[head.at(from + i, 0, 3) + j]);
+          sums_here[j] += dquery[i * size + j];
         }
-      }
     }
+    for (int64_t i = 0; i < length; ++i)
+      for (int64_t j = 0; j < head.size; ++j) {
+        narrow(dkey[j * wide_length + i], &dqkv[head.at(i, 1, 3) + j]);
+        narrow(dvalue[j * wide_length + i], &dqkv[head.at(i, 2, 3) + j]);
+        sums_here[head.size + j] += dkey[j * wide_length + i];
+        sums_here[2 * head.size + j] += dvalue[j * wide_length + i];
+      }
   });
+  const int64_t hidden = shape.heads * shape.size;
+  std::fill_n(dbias, 3 * hidden, 0.0f);
+  for (int64_t i = 0; i < shape.batch * shape.heads; ++i)
+    for (int64_t part = 0; part < 3; ++part)
+      for (int64_t j = 0; j < shape.size; ++j)
+        dbias[part * hidden + i % shape.heads * shape.size + j] += sums[(i * 3 + part) * shape.size + j];
 }
 
 // ---- What TensorFlow sees ------------------------------------------------------------------------------------------
 
 struct Attributes {
-  float rate = 0.0f, epsilon = 0.0f, scale = 1.0f;
+  float rate = 0.0f, epsilon = 0.0f;
+  int32_t heads = 1;
 };
 
 void* create(TF_OpKernelConstruction* construction) {
@@ -494,12 +707,14 @@ void* create(TF_OpKernelConstruction* construction) {
   TF_Status* status = TF_NewStatus();
   TF_OpKernelConstruction_GetAttrFloat(construction, "rate", &attributes->rate, status);
   TF_OpKernelConstruction_GetAttrFloat(construction, "epsilon", &attributes->epsilon, status);
-  TF_OpKernelConstruction_GetAttrFloat(construction, "scale", &attributes->scale, status);
+  TF_OpKernelConstruction_GetAttrInt32(construction, "heads", &attributes->heads, status);
   TF_DeleteStatus(status);  // an operation has those that its formula has
   return attributes;
 }
 
 void destroy(void* attributes) { delete static_cast<Attributes*>(attributes); }
+
+float scale_of(int64_t head_size) { return 1.0f / std::sqrt(static_cast<float>(head_size)); }
 
 using Shape = std::vector<int64_t>;
 
@@ -607,51 +822,36 @@ template <class T>
 void compute_attention(void* attributes, TF_OpKernelContext* context) {
   const auto& chosen = *static_cast<Attributes*>(attributes);
   Call call(context);
-  Shape shape;  // batch, heads, queries, keys
-  const T* scores = call.input<T>(0, &shape);
+  Shape shape, masks;  // of qkv, and batch, 1, 1, length
+  const T* qkv = call.input<T>(0, &shape);
   const float* bias = call.input<float>(1);
-  const int64_t* seed = call.input<int64_t>(2);
-  T* probabilities = call.output<T>(0, shape);
-  T* dropped = call.output<T>(1, shape);
-  if (probabilities && dropped)
-    attention(scores, bias, seed, chosen.rate, chosen.scale, probabilities, dropped, size_of(shape) / shape[3],
-              shape[1] * shape[2], shape[3]);
+  const float* mask = call.input<float>(2, &masks);
+  const int64_t* seed = call.input<int64_t>(3);
+  const int64_t hidden = shape[1] / 3, size = hidden / chosen.heads;
+  T* result = call.output<T>(0, {shape[0], hidden});
+  float* stats = call.output<float>(1, {masks[0], chosen.heads, masks[3], 2});
+  if (result && stats)
+    attention(qkv, bias, mask, seed, {masks[0], chosen.heads, masks[3], size, chosen.rate, scale_of(size)}, result,
+              stats);
 }
 
 template <class T>
 void compute_attention_grad(void* attributes, TF_OpKernelContext* context) {
   const auto& chosen = *static_cast<Attributes*>(attributes);
   Call call(context);
-  Shape shape;
-  const T* probabilities = call.input<T>(0, &shape);
-  const T* dy = call.input<T>(1);
-  const int64_t* seed = call.input<int64_t>(2);
-  if (T* dscores = call.output<T>(0, shape))
-    attention_grad(probabilities, dy, seed, chosen.rate, chosen.scale, dscores, size_of(shape) / shape[3], shape[3]);
-}
-
-template <class T>
-void compute_split_heads(void*, TF_OpKernelContext* context) {
-  Call call(context);
-  Shape shape;
-  const T* x = call.input<T>(0, &shape);
+  Shape shape, masks;
+  const T* qkv = call.input<T>(0, &shape);
   const float* bias = call.input<float>(1);
-  const int32_t* sizes = call.input<int32_t>(2);  // length, heads
-  const int64_t length = sizes[0], heads = sizes[1], size = shape[1] / 3 / heads, batch = shape[0] / length;
-  T* parts[3];
-  for (int i = 0; i < 3; ++i) parts[i] = call.output<T>(i, {batch, heads, length, size});
-  if (parts[0] && parts[1] && parts[2]) split_heads(x, bias, parts, batch, length, heads, size);
-}
-
-template <class T>
-void compute_split_heads_grad(void*, TF_OpKernelContext* context) {
-  Call call(context);
-  Shape shape;  // batch, heads, length, size
-  const T* parts[3] = {call.input<T>(0, &shape), call.input<T>(1), call.input<T>(2)};
-  const int64_t columns = 3 * shape[1] * shape[3];
-  T* dx = call.output<T>(0, {shape[0] * shape[2], columns});
-  float* dbias = call.output<float>(1, {columns});
-  if (dx && dbias) split_heads_grad(parts, dx, dbias, shape[0], shape[2], shape[1], shape[3]);
+  const float* mask = call.input<float>(2, &masks);
+  const float* stats = call.input<float>(3);
+  const T* dy = call.input<T>(4);
+  const int64_t* seed = call.input<int64_t>(5);
+  const int64_t size = shape[1] / 3 / chosen.heads;
+  T* dqkv = call.output<T>(0, shape);
+  float* dbias = call.output<float>(1, {shape[1]});
+  if (dqkv && dbias)
+    attention_grad(qkv, bias, mask, stats, dy, seed,
+                   {masks[0], chosen.heads, masks[3], size, chosen.rate, scale_of(size)}, dqkv, dbias);
 }
 
 struct Operation {
@@ -682,25 +882,15 @@ const std::vector<Operation>& operations() {
        {"rate: float"},
        KERNELS(compute_dropout_add_norm_grad)},
       {"Attention",
-       {"scores: T", "bias: float", "seed: int64"},
-       {"probabilities: T", "dropped: T"},
-       {"rate: float", "scale: float"},
+       {"qkv: T", "bias: float", "mask: float", "seed: int64"},
+       {"context: T", "stats: float"},
+       {"rate: float", "heads: int"},
        KERNELS(compute_attention)},
       {"AttentionGrad",
-       {"probabilities: T", "dy: T", "seed: int64"},
-       {"dscores: T"},
-       {"rate: float", "scale: float"},
+       {"qkv: T", "bias: float", "mask: float", "stats: float", "dy: T", "seed: int64"},
+       {"dqkv: T", "dbias: float"},
+       {"rate: float", "heads: int"},
        KERNELS(compute_attention_grad)},
-      {"SplitHeads",
-       {"x: T", "bias: float", "sizes: int32"},
-       {"query: T", "key: T", "value: T"},
-       {},
-       KERNELS(compute_split_heads)},
-      {"SplitHeadsGrad",
-       {"dquery: T", "dkey: T", "dvalue: T"},
-       {"dx: T", "dbias: float"},
-       {},
-       KERNELS(compute_split_heads_grad)},
   };
   return *all;
 }
