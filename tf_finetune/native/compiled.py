@@ -1,4 +1,4 @@
-"""kernels.cc compiled on the machine that trains, once, and loaded: TensorFlow operations for training on a CPU.
+"""kernels.cc and its headers, compiled on the machine that trains, once, and loaded: TensorFlow operations for training on a CPU.
 
 They need Linux and a C++ compiler ($CXX, c++, g++ or clang++). Where there is none, or a GPU trains, `operations` gives
 None and plain TensorFlow computes the same, slower. Nothing of this is in an export.
@@ -20,7 +20,7 @@ from types import ModuleType
 
 from tf_finetune import packages
 
-SOURCE = Path(__file__).with_name("kernels.cc")
+SOURCES = Path(__file__).parent
 # Without the first two a compiler must expect that somebody looks at errno and at traps after each function.
 FLAGS = ("-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fopenmp-simd")
 LIBRARY = ("-fPIC", "-shared")
@@ -91,7 +91,8 @@ def library() -> Path:
     """
     compiler, include = _compiler(), _tensorflow_headers()
     said = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
-    made_of = (SOURCE.read_text(), said, FLAGS, include, importlib.metadata.version("tensorflow"), _processor())
+    sources = [path.read_text() for path in sorted(SOURCES.glob("*.[ch]*"))]
+    made_of = (sources, said, FLAGS, include, importlib.metadata.version("tensorflow"), _processor())
     key = hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]
     path = packages.cache_folder() / "compiled" / f"kernels-{key}.so"
     with _one_at_a_time:
@@ -99,7 +100,7 @@ def library() -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # in parts, another run would load it
                 part = Path(folder) / path.name
-                command = [compiler, *FLAGS, *LIBRARY, FOR_THIS_PROCESSOR, f"-I{include}", str(SOURCE), "-o", str(part)]
+                command = [compiler, *FLAGS, *LIBRARY, FOR_THIS_PROCESSOR, f"-I{include}", str(SOURCES / "kernels.cc"), "-o", str(part)]
                 subprocess.run(command, capture_output=True, text=True, check=True)
                 part.rename(path)
     return path
