@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import compare
-from flops import step_flops
 
 from tf_finetune.bert.architecture import BertArchitecture
+from tf_finetune.bert.flops import step_flops
 
 Line = dict[str, Any]
 MINILM = BertArchitecture(hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536)

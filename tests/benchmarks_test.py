@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tf_finetune.bert.architecture import BertArchitecture
-
 REPOSITORY = Path(__file__).parent.parent
 BENCHMARKS = REPOSITORY / "benchmarks"
 
@@ -19,20 +17,6 @@ def importable(monkeypatch):
     """benchmarks/ is no package: its files are scripts beside each other."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     monkeypatch.syspath_prepend(str(BENCHMARKS / "peers"))
-
-
-class TestFlops:
-    def test_equal_a_count_by_hand(self):
-        from flops import forward_flops, step_flops
-
-        sizes = BertArchitecture(hidden_size=4, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16)
-        # Three texts of 5 tokens. A layer: 15 tokens through four 4 x 4 matrices, and through 4 x 16 and back; then for
-        # each text and head 5 x 2 by 2 x 5, and 5 x 5 by 5 x 2. At the end 3 texts through 4 x 4 and 4 x 2.
-        projections, feed_forward = 15 * 4 * 4 * 4, 2 * 15 * 4 * 16
-        attention = 3 * 2 * (5 * 2 * 5 + 5 * 5 * 2)
-        expected = 2 * (2 * (projections + feed_forward + attention) + 3 * 4 * 4 + 3 * 4 * 2)
-        assert forward_flops(sizes, batch_size=3, length=5) == expected
-        assert step_flops(sizes, batch_size=3, length=5) == 3 * expected
 
 
 class TestProtocol:
@@ -199,8 +183,9 @@ class TestReport:
         assert "| old TF class | left out: its environment could not be installed | | |" in page
 
     def test_the_share_of_the_matrix_rate(self):
-        from flops import step_flops
         from report import MINILM, document
+
+        from tf_finetune.bert.flops import step_flops
 
         flops = step_flops(MINILM, batch_size=16, length=128)
         lines = [

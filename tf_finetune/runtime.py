@@ -5,11 +5,16 @@ import os
 import platform
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from tf_finetune.config import Precision
 from tf_finetune.errors import InputError
+
+# Tokens of the matrix product that a step's arithmetic is compared with: as many as a batch has, roughly.
+MATRIX_ROWS = 2048
+MATRIX_SECONDS = 0.2
 
 
 def warn(text: str) -> None:
@@ -88,6 +93,37 @@ def has_native_bfloat16() -> bool:
     cpuinfo = Path("/proc/cpuinfo")
     flags = cpuinfo.read_text() if cpuinfo.is_file() else ""
     return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def matrix_rate(dtype: str, *, hidden_size: int, intermediate_size: int) -> float:
+    """Operations a second that the device reaches in the largest matrix product of a model's layers, the best of a few.
+
+    It takes MATRIX_SECONDS, or three products where those take longer.
+
+    Args:
+        dtype: "float32" or "bfloat16".
+        hidden_size: columns of the left matrix, which has MATRIX_ROWS rows.
+        intermediate_size: columns of the right one.
+    """
+    import tensorflow as tf
+
+    left = tf.cast(tf.random.stateless_normal((MATRIX_ROWS, hidden_size), seed=(0, 0)), dtype)
+    right = tf.cast(tf.random.stateless_normal((hidden_size, intermediate_size), seed=(0, 1)), dtype)
+
+    def seconds(products: int) -> float:
+        began = time.perf_counter()
+        for _ in range(products):
+            product = tf.linalg.matmul(left, right)
+        product[0, 0].numpy()  # a device may have taken all of them on before it finished the first
+        return (time.perf_counter() - began) / products
+
+    began = time.perf_counter()
+    seconds(1)  # the first one also sets the libraries up
+    best = seconds(1)
+    together = min(max(int(MATRIX_SECONDS / 10 / best), 1), 100)
+    while time.perf_counter() - began < MATRIX_SECONDS:
+        best = min(best, seconds(together))
+    return 2 * MATRIX_ROWS * hidden_size * intermediate_size / best
 
 
 def describe(policy: str) -> str:

@@ -108,6 +108,25 @@ def test_training_in_bfloat16_moves_every_weight_and_keeps_float32(config, tmp_p
     assert keras.config.dtype_policy().name == "float32"
 
 
+def test_what_the_steps_cost_is_printed_and_kept(config, tmp_path, capsys):
+    config.train.epochs, config.train.batch_size, config.train.log_every_steps = 2, 16, 3
+    train(config, tmp_path / "run")
+    cost = r"tokens/s  [\d.]+% padding  \d+% of the matrix rate  [\d.]+% waiting for input  (\d+ min )?\d+ s left$"
+    lines = re.findall(rf"^epoch \d  step .* examples/s\n  \d+ {cost}", capsys.readouterr().out, flags=re.MULTILINE)
+    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    records = [record for record in records if record["split"] == "train"]
+    assert len(lines) == len(records) >= 4
+    for record in records:
+        assert 0 <= record["padding_share"] < 0.6
+        timing = record["timing"]
+        # A text has 4 to 32 tokens.
+        assert 4 < timing["tokens_per_second"] / timing["examples_per_second"] <= 32
+        assert timing["matrix_rate"] > 0
+        assert 0 < timing["matrix_rate_share"] < 2
+        assert 0 <= timing["input_wait_share"] <= 1
+    assert records[0]["timing"]["seconds_left"] > records[-1]["timing"]["seconds_left"]
+
+
 def test_a_loss_that_is_no_number_stops_the_run(config, tmp_path):
     config.optimizer.learning_rate = 1e30
     config.optimizer.max_grad_norm = 0.0

@@ -205,6 +205,20 @@ def test_every_worker_and_epoch_together_see_each_example_once(
             assert (np.diff(share.starts) > 0).all()
 
 
+class TestWork:
+    ORDER = BatchOrder(examples=np.array([2, 0, 1, PADDING]), starts=np.array([0, 1, 4]), widths=np.array([5, 8]))
+
+    def test_rows_are_those_that_are_computed(self):
+        assert self.ORDER.rows.tolist() == [1, 3]
+
+    def test_useful_tokens_are_those_of_the_texts(self):
+        assert self.ORDER.useful_tokens(np.array([7, 3, 5], dtype=np.int32)).tolist() == [5, 10]
+
+    def test_without_padding_all_tokens_are_useful(self):
+        order = training_order(np.full(10, 6), batch_size=4, seed=0, epoch=0)
+        assert order.useful_tokens(np.full(10, 6)).sum() == order.tokens == 60
+
+
 class TestEvaluationOrder:
     @pytest.mark.parametrize("size", SIZES)
     def test_every_example_exactly_once_longest_first(self, size):

@@ -1,8 +1,12 @@
+import time
+
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tf_finetune.data.order import PADDING, BatchOrder, evaluation_order, shape_set, shard, training_order
-from tf_finetune.data.pipeline import CHUNK, batches
+from tf_finetune.data.pipeline import CHUNK, batches, timed
 from tf_finetune.data.tokenized import TokenizedExamples
 
 
@@ -143,3 +147,87 @@ def test_workers_share_a_batch(num_workers):
         for _, labels, *weights in step:
             seen += labels.tolist() if not weights else labels[weights[0] > 0].tolist()
     assert sorted(seen) == list(range(45))
+
+
+class TestTimed:
+    """A slow source takes, and a slow consumer rests, 20 ms a batch."""
+
+    PAUSE, BATCHES = 0.02, 12
+
+    @pytest.fixture
+    def slow(self):
+        def pause(number):
+            time.sleep(self.PAUSE)
+            return number
+
+        # A map of plain operations would be made parallel by tf.data, and run ahead.
+        options = tf.data.Options()
+        options.experimental_optimization.map_parallelization = False
+        made = tf.data.Dataset.range(self.BATCHES).map(lambda number: tf.numpy_function(pause, [number], tf.int64))
+        return made.map(lambda number: tf.ensure_shape(number, [])).with_options(options)
+
+    @pytest.fixture
+    def fast(self):
+        return tf.data.Dataset.range(self.BATCHES).prefetch(4)
+
+    def share_waited(self, dataset, *, pause):
+        dataset, waited = timed(dataset)
+        iterator = iter(dataset)
+        began = time.perf_counter()
+        for _ in iterator:
+            time.sleep(pause)
+        return waited() / (time.perf_counter() - began)
+
+    def test_a_slow_source_is_waited_for(self, slow):
+        assert self.share_waited(slow, pause=0.0) > 0.8
+
+    def test_a_fast_source_is_not(self, fast):
+        assert self.share_waited(fast, pause=self.PAUSE) < 0.1
+
+    def test_a_slow_source_whose_batches_are_made_ahead_is_not(self, slow):
+        """The stamp is taken when the consumer asks, not before."""
+        assert self.share_waited(slow.prefetch(4), pause=1.5 * self.PAUSE) < 0.3
+
+    def test_nothing_is_asked_for_ahead(self, slow):
+        """Neither tf.data nor an iterator takes elements before the consumer does."""
+        dataset, waited = timed(slow)
+        iterator = iter(dataset)
+        next(iterator)
+        time.sleep(3 * self.PAUSE)
+        before = waited()
+        next(iterator)
+        assert waited() - before > 0.9 * self.PAUSE
+
+    @pytest.mark.parametrize(
+        ("source", "rest", "low", "high"),
+        [("slow", 0.0, 0.5, 1.0), ("slow", PAUSE, 0.25, 0.7), ("fast", PAUSE, 0.0, 0.2)],
+    )
+    def test_in_fit(self, source, rest, low, high, request):
+        """Of all steps but the first, which is traced. In the second case a fit that asked ahead would always wait."""
+
+        class Clock(keras.callbacks.Callback):
+            def on_train_batch_end(self, batch, logs=None):
+                if batch == 0:
+                    self.began, self.waited = time.perf_counter(), waited()
+                else:
+                    time.sleep(rest)
+
+        dataset = request.getfixturevalue(source).map(lambda number: (tf.zeros((2, 3)), tf.zeros((2, 1))))
+        dataset, waited = timed(dataset)
+        model, clock = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)]), Clock()
+        model.compile("sgd", "mse")
+        model.fit(dataset, shuffle=False, verbose=0, callbacks=[clock])
+        share = (waited() - clock.waited) / (time.perf_counter() - clock.began)
+        assert low <= share <= high
+
+    def test_batches_and_cardinality_are_the_same(self):
+        token_ids, labels = random_examples(20)
+        examples = TokenizedExamples.from_lists(token_ids, labels)
+        order = training_order(examples.lengths, batch_size=8, seed=0, epoch=0)
+        dataset, waited = timed(batches(examples, order))
+        assert int(dataset.cardinality()) == len(order)
+        assert dataset.element_spec == batches(examples, order).element_spec
+        for (inputs, labels), (expected, expected_labels) in zip(dataset, batches(examples, order), strict=True):
+            np.testing.assert_array_equal(inputs["input_ids"], expected["input_ids"])
+            np.testing.assert_array_equal(labels, expected_labels)
+        assert waited() > 0

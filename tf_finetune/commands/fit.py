@@ -14,11 +14,12 @@ import numpy as np
 from tf_finetune import json_files, runtime, settings
 from tf_finetune.bert import tiny
 from tf_finetune.bert.architecture import BertArchitecture
+from tf_finetune.bert.flops import step_flops
 from tf_finetune.bert.model import TFBertForSequenceClassification
 from tf_finetune.config import ClassWeights, ExperimentConfig, ProblemType
 from tf_finetune.data import sources
 from tf_finetune.data.order import BatchOrder, shape_set, training_order
-from tf_finetune.data.pipeline import batches
+from tf_finetune.data.pipeline import batches, timed
 from tf_finetune.data.tokenized import TokenizedExamples
 from tf_finetune.errors import InputError, RunError
 from tf_finetune.evaluation.classifier import Classifier
@@ -27,6 +28,7 @@ from tf_finetune.native import compiled
 from tf_finetune.text.tokenizer import Tokenizer
 from tf_finetune.training import checkpoints
 from tf_finetune.training.callbacks import MetricsLog, Progress
+from tf_finetune.training.cost import CostMeter, EpochWork
 from tf_finetune.training.optimizer import WarmupLinearDecay, create_optimizer
 from tf_finetune.workdir import Workdir
 
@@ -73,7 +75,9 @@ def fit(
     schedule = _compile(classifier, config, steps)
     shown = _shown(splits, config)
     print("before training:")
+    began = time.perf_counter()
     untrained = _validate(classifier, tokenized["validation"])
+    meter = _cost_meter(classifier, policy, config, seconds_between=time.perf_counter() - began)
     _show_answers(classifier, shown)
 
     run.create()
@@ -83,7 +87,7 @@ def fit(
     log = MetricsLog(run.metrics, run.tensorboard)
     log.write(split="validation", epoch=-1, step=0, **untrained)
     began = time.perf_counter()
-    best = _fit_epochs(classifier, tokenized, schedule, config, run, log)
+    best = _fit_epochs(classifier, tokenized, schedule, config, run, log, meter)
     print(f"after training for {time.perf_counter() - began:.0f} s, validation included:")
     trained = Classifier.from_checkpoint(run.best_checkpoint(), **settings.classifier_options(config))
     _show_answers(trained, shown)
@@ -168,19 +172,23 @@ def _fit_epochs(
     config: ExperimentConfig,
     run: Workdir,
     log: MetricsLog,
+    meter: CostMeter,
 ) -> dict[str, Any]:
     """One `model.fit` an epoch, because a public dataset must have a constant number of batches."""
     best, patience, step = {}, config.train.early_stopping_patience, 0
     for epoch in range(config.train.epochs):
         order = _training_order(tokenized["train"], config, epoch)
+        dataset, waited = timed(batches(tokenized["train"], order))
         progress = Progress(
             log,
             schedule=schedule,
-            batch_sizes=order.sizes.tolist(),
+            meter=meter,
+            work=_work(order, tokenized["train"].lengths, classifier.model.architecture),
+            waited=waited,
             first_step=step,
             every=config.train.log_every_steps,
         )
-        dataset, options = batches(tokenized["train"], order), {"initial_epoch": epoch, "epochs": epoch + 1}
+        options = {"initial_epoch": epoch, "epochs": epoch + 1}
         classifier.model.fit(dataset, **options, shuffle=False, verbose=0, callbacks=[progress])
         step += len(order)
         began = time.perf_counter()
@@ -193,7 +201,28 @@ def _fit_epochs(
         elif patience and epoch - best["epoch"] >= patience:
             print(f"stopping early: no better validation since epoch {best['epoch'] + 1}")
             break
+        meter.seconds_between = time.perf_counter() - began
     return best
+
+
+def _cost_meter(classifier: Classifier, policy: str, config: ExperimentConfig, *, seconds_between: float) -> CostMeter:
+    sizes = classifier.model.architecture
+    rate = runtime.matrix_rate(
+        keras.DTypePolicy(policy).compute_dtype,
+        hidden_size=sizes.hidden_size,
+        intermediate_size=sizes.intermediate_size,
+    )
+    return CostMeter(epochs=config.train.epochs, matrix_rate=rate, seconds_between=seconds_between)
+
+
+def _work(order: BatchOrder, lengths: np.ndarray, architecture: BertArchitecture) -> EpochWork:
+    """What each batch of an epoch holds and computes."""
+    return EpochWork(
+        examples=order.sizes,
+        tokens=order.useful_tokens(lengths),
+        computed_tokens=order.rows * order.widths,
+        flops=step_flops(architecture, batch_size=order.rows, length=order.widths),
+    )
 
 
 def _training_order(examples: TokenizedExamples, config: ExperimentConfig, epoch: int) -> BatchOrder:

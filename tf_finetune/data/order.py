@@ -42,9 +42,23 @@ class BatchOrder:
         return np.add.reduceat(self.examples != PADDING, self.starts[:-1], dtype=np.int64)
 
     @property
+    def rows(self) -> np.ndarray:
+        """int64 [number of batches], rows of each, padding rows included."""
+        return np.diff(self.starts)
+
+    @property
     def tokens(self) -> int:
         """Tokens computed in the whole pass, padding included."""
-        return int(np.dot(np.diff(self.starts), self.widths))
+        return int(np.dot(self.rows, self.widths))
+
+    def useful_tokens(self, lengths: np.ndarray) -> np.ndarray:
+        """int64 [number of batches], tokens of the texts of each, padding left out.
+
+        Args:
+            lengths: int [number of examples], tokens of each.
+        """
+        of_rows = np.where(self.examples != PADDING, np.asarray(lengths)[self.examples], 0)
+        return np.add.reduceat(of_rows, self.starts[:-1], dtype=np.int64)
 
 
 def training_order(

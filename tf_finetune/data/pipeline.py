@@ -1,5 +1,6 @@
 """Tokenised examples -> batches, as tf.data."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -70,6 +71,35 @@ def batches(examples: TokenizedExamples, order: BatchOrder, *, first: int = 0) -
     chunks = tf.data.Dataset.range(first, len(order), CHUNK).map(chunk).prefetch(1)
     made = chunks.flat_map(cut).prefetch(PREFETCH)
     return made.apply(tf.data.experimental.assert_cardinality(len(order) - first))
+
+
+def timed(dataset: "tf.data.Dataset") -> tuple["tf.data.Dataset", Callable[[], float]]:
+    """The same elements, and a function that says how many seconds their consumer has waited for them so far.
+
+    Inside tf.data and without Python: a stamp of the wall clock when the next element is asked for, another when it is
+    there. `model.fit` asks once a step, at its beginning, and holds no batch ahead, so what is counted is time in which
+    the step stands still; bringing a batch from host to device memory is not. Whatever buffers elements behind this
+    would ask in the consumer's place.
+
+    Args:
+        dataset: of known or unknown cardinality, which is kept.
+    """
+    import tensorflow as tf
+
+    with tf.device("CPU"):
+        waited = tf.Variable(0.0, dtype=tf.float64, trainable=False)
+
+    def arrived(asked, element):
+        waited.assign_add(tf.timestamp() - asked)
+        return element
+
+    # zip asks its datasets one after the other. A map of a function with state is never made parallel, and without
+    # this option tf.data would end every pipeline in a prefetch of its own.
+    options = tf.data.Options()
+    options.experimental_optimization.inject_prefetch = False
+    asked = tf.data.Dataset.counter().map(lambda _: tf.timestamp())
+    made = tf.data.Dataset.zip((asked, dataset)).map(arrived).with_options(options)
+    return made, lambda: float(waited.numpy())
 
 
 def _chunk(examples: TokenizedExamples, order: BatchOrder, start: int) -> tuple[np.ndarray, ...]:

@@ -3,11 +3,13 @@
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
 
 from tf_finetune.errors import RunError
+from tf_finetune.training.cost import CostMeter, EpochWork
 from tf_finetune.training.optimizer import WarmupLinearDecay
 
 
@@ -44,14 +46,18 @@ class MetricsLog:
 
 
 class Progress(keras.callbacks.Callback):
-    """Prints and records loss, accuracy (where the model is compiled with it), learning rate and speed of the epoch.
+    """Prints and records loss, accuracy (where the model is compiled with it), learning rate and cost of the steps.
+
+    Loss and accuracy are those of the epoch so far, the cost is that of the steps since the last line.
 
     Raises RunError at the first step whose loss is not finite.
 
     Args:
         log: where records go.
         schedule: learning rate by step, and the number of steps of the run.
-        batch_sizes: examples of each batch of this epoch.
+        meter: of the run.
+        work: of this epoch's batches.
+        waited: seconds that this epoch's steps have waited for their batches so far.
         first_step: optimizer steps done before this epoch.
         every: steps between two lines.
     """
@@ -61,46 +67,47 @@ class Progress(keras.callbacks.Callback):
         log: MetricsLog,
         *,
         schedule: WarmupLinearDecay,
-        batch_sizes: list[int],
+        meter: CostMeter,
+        work: EpochWork,
+        waited: Callable[[], float],
         first_step: int,
         every: int,
     ):
         super().__init__()
-        self.log, self.schedule, self.batch_sizes = log, schedule, batch_sizes
+        self.log, self.schedule, self.meter, self.work, self.waited = log, schedule, meter, work, waited
         self.first_step, self.every = first_step, every
-        self.examples = 0
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch
         self.began = time.perf_counter()
+        self.meter.begin_epoch(epoch, self.work, self.waited)
 
     def on_train_batch_end(self, batch, logs=None):
-        if batch == 0:
-            self.first_step_seconds = time.perf_counter() - self.began
-        else:  # the first step is mostly tracing; counting it would hide the speed
-            self.examples += self.batch_sizes[batch]
         step = self.first_step + batch + 1
         if not math.isfinite(logs["loss"]):
             raise RunError(f"the loss is {logs['loss']} at step {step}: a lower learning rate may help")
-        if step % self.every == 0 or batch + 1 == len(self.batch_sizes):
-            self._report(step, logs)
+        self.meter.step_done(batch)
+        if step % self.every == 0 or batch + 1 == len(self.work.examples):
+            self._report(batch, step, logs)
 
-    def _report(self, step: int, logs: dict[str, float]) -> None:
-        seconds = time.perf_counter() - self.began
-        speed = self.examples / max(seconds - self.first_step_seconds, 1e-9)
+    def _report(self, batch: int, step: int, logs: dict[str, float]) -> None:
+        cost = self.meter.report(batch)
         learning_rate = float(self.schedule(step - 1))
         numbers = {name: float(value) for name, value in logs.items()}
         accuracy = f"  accuracy {numbers['accuracy']:.4f}" if "accuracy" in numbers else ""
         print(
             f"epoch {self.epoch + 1}  step {step}/{self.schedule.num_train_steps}  loss {numbers['loss']:.4f}{accuracy}"
-            f"  learning_rate {learning_rate:.2e}  {speed:.0f} examples/s",
+            f"  learning_rate {learning_rate:.2e}  {cost.timing['examples_per_second']:.0f} examples/s",
             flush=True,
         )
+        if cost.line():
+            print(f"  {cost.line()}", flush=True)
         self.log.write(
             split="train",
             epoch=self.epoch,
             step=step,
             **numbers,
             learning_rate=learning_rate,
-            timing={"epoch_seconds": seconds, "examples_per_second": speed},
+            padding_share=cost.padding_share,
+            timing={"epoch_seconds": time.perf_counter() - self.began} | cost.timing,
         )

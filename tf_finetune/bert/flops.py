@@ -1,18 +1,22 @@
 """The arithmetic of one training step: matrix products alone, which are nearly all of it."""
 
+import numpy as np
+
 from tf_finetune.bert.architecture import BertArchitecture
 
 # A product of (m, k) and (k, n) takes 2mkn operations. The backward pass takes two products for each of the forward.
 FORWARD_AND_BACKWARD = 3
 
 
-def forward_flops(architecture: BertArchitecture, *, batch_size: int, length: int) -> int:
+def forward_flops(
+    architecture: BertArchitecture, *, batch_size: int | np.ndarray, length: int | np.ndarray
+) -> int | np.ndarray:
     """Operations of one forward pass over texts of one length; element-wise work and the lookups are left out.
 
     Args:
         architecture: sizes of the model.
-        batch_size: texts.
-        length: tokens of each.
+        batch_size: texts; an int64 array [number of batches] for many batches at once.
+        length: tokens of each, padding included; likewise.
     """
     hidden, tokens = architecture.hidden_size, batch_size * length
     projections = 2 * tokens * 4 * hidden * hidden  # query, key, value, output
@@ -22,6 +26,8 @@ def forward_flops(architecture: BertArchitecture, *, batch_size: int, length: in
     return architecture.num_hidden_layers * (projections + attention + feed_forward) + head
 
 
-def step_flops(architecture: BertArchitecture, *, batch_size: int, length: int) -> int:
-    """Operations of one training step."""
+def step_flops(
+    architecture: BertArchitecture, *, batch_size: int | np.ndarray, length: int | np.ndarray
+) -> int | np.ndarray:
+    """Operations of one training step, of arguments as for `forward_flops`."""
     return FORWARD_AND_BACKWARD * forward_flops(architecture, batch_size=batch_size, length=length)

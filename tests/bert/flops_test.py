@@ -1,0 +1,21 @@
+import numpy as np
+
+from tf_finetune.bert.architecture import BertArchitecture
+from tf_finetune.bert.flops import forward_flops, step_flops
+
+SIZES = BertArchitecture(hidden_size=4, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16)
+
+
+def test_equal_a_count_by_hand():
+    # Three texts of 5 tokens. A layer: 15 tokens through four 4 x 4 matrices, and through 4 x 16 and back; then for
+    # each text and head 5 x 2 by 2 x 5, and 5 x 5 by 5 x 2. At the end 3 texts through 4 x 4 and 4 x 2.
+    projections, feed_forward = 15 * 4 * 4 * 4, 2 * 15 * 4 * 16
+    attention = 3 * 2 * (5 * 2 * 5 + 5 * 5 * 2)
+    expected = 2 * (2 * (projections + feed_forward + attention) + 3 * 4 * 4 + 3 * 4 * 2)
+    assert forward_flops(SIZES, batch_size=3, length=5) == expected
+    assert step_flops(SIZES, batch_size=3, length=5) == 3 * expected
+
+
+def test_many_batches_at_once():
+    found = step_flops(SIZES, batch_size=np.array([3, 1]), length=np.array([5, 7]))
+    assert found.tolist() == [step_flops(SIZES, batch_size=3, length=5), step_flops(SIZES, batch_size=1, length=7)]
