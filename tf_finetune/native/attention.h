@@ -20,7 +20,7 @@
 namespace tf_finetune {
 
 // Matrix products read 16 columns at a time, in units of 32 bits: a float, or two neighbours along the summed dimension
-// in bfloat16 where the processor multiplies those. So a matrix to the right is kept by units: (summed / step, columns).
+// in bfloat16 where the processor multiplies those. A matrix to the right is kept by units: (summed / step, columns).
 typedef float Lanes __attribute__((vector_size(64), aligned(4)));
 
 struct Single {
@@ -142,11 +142,11 @@ struct Part {
     }
   }
 
-  void turn(const Head& head) {
-    for (int64_t j = 0; j < head.size; ++j) {
-      Value* to = turned.row(j);
-      for (int64_t i = 0; i < head.length; ++i) to[i] = rows.row(i)[j];
-    }
+  void turn() {  // 16 x 16 values at a time: whole cache lines on both sides
+    for (int64_t i = 0; i < turned.width; i += 16)
+      for (int64_t j = 0; j < rows.width; j += 16)
+        for (int64_t b = 0; b < 16; ++b)
+          for (int64_t a = 0; a < 16; ++a) turned.row(j + b)[i + a] = rows.row(i + a)[j + b];
   }
 
   // As a right-hand side whose columns are the tokens, or the values of a token.
@@ -164,7 +164,7 @@ struct Part {
   }
 };
 
-constexpr int64_t kQueries = 32;  // computed at a time: their scores stay in the cache
+constexpr int64_t kQueries = 48;  // computed at a time: their scores stay in the cache; whole tiles and whole pairs
 
 // Over the keys of one query: e**(score * scale + bias - shift); returns the sum.
 inline float exponentials(const float* scores, const float* bias, float scale, float shift, float* to, int64_t length) {
@@ -195,8 +195,8 @@ void for_heads(const AttentionShape& shape, const std::function<void(const Head&
   });
 }
 
-// context = dropout(softmax(query key' * scale + mask)) value, of qkv (batch * length, 3 * hidden) + bias. `stats` are the
-// largest score and the divisor of each query's softmax: the backward pass computes the rest again.
+// context = dropout(softmax(query key' * scale + mask)) value, of qkv (batch * length, 3 * hidden) + bias. `stats` are
+// the largest score and the divisor of each query's softmax: the backward pass computes the rest again.
 template <class T>
 void attention(const T* qkv, const float* bias, const float* mask, const int64_t* seed, const AttentionShape& shape,
                T* context, float* stats) {
@@ -207,11 +207,11 @@ void attention(const T* qkv, const float* bias, const float* mask, const int64_t
     query.read(qkv, bias, head, 0, 3);
     key.read(qkv, bias, head, 1, 3);
     value.read(qkv, bias, head, 2, 3);
-    key.turn(head);
+    key.turn();
     const auto keys = key.with_token_columns(), values = value.with_value_columns();
     Matrix<typename Unit::Value> kept(kQueries, wide_length);
     std::vector<float> scores(kQueries * wide_length), row(length), result(kQueries * size);
-    Mask dropout(seed, shape.rate);
+    Mask dropout(seed, shape.rate, (head.index() + 1) * length * length);
     const float* mask_here = mask + head.text * length;
     for (int64_t from = 0; from < length; from += kQueries) {
       const int64_t queries = std::min(kQueries, length - from);
@@ -255,14 +255,14 @@ void attention_grad(const T* qkv, const float* bias, const float* mask, const fl
     key.read(qkv, bias, head, 1, 3);
     value.read(qkv, bias, head, 2, 3);
     upstream.read(dy, nullptr, head, 0, 1);
-    for (auto* part : {&query, &key, &value, &upstream}) part->turn(head);
+    for (auto* part : {&query, &key, &value, &upstream}) part->turn();
     const auto keys = key.with_token_columns(), values = value.with_token_columns();
     const auto keys_by_value = key.with_value_columns();
     Matrix<typename Unit::Value> kept(kQueries, wide_length), dscores(kQueries, wide_length);
     std::vector<uint32_t> right(kQueries / Unit::step * wide_length);
     std::vector<float> scores(kQueries * wide_length), dkept(kQueries * wide_length), row(length), slope(length);
     std::vector<float> dquery(kQueries * size), dkey(head.size * wide_length), dvalue(head.size * wide_length);
-    Mask dropout(seed, shape.rate);
+    Mask dropout(seed, shape.rate, (head.index() + 1) * length * length);
     const float* mask_here = mask + head.text * length;
     float* sums_here = sums.data() + head.index() * 3 * head.size;
     for (int64_t from = 0; from < length; from += kQueries) {

@@ -1,4 +1,4 @@
-"""kernels.cc and its headers, compiled on the machine that trains, once, and loaded: TensorFlow operations for training on a CPU.
+"""kernels.cc and its headers compiled on the machine that trains, once: TensorFlow operations for training on a CPU.
 
 They need Linux and a C++ compiler ($CXX, c++, g++ or clang++). Where there is none, or a GPU trains, `operations` gives
 None and plain TensorFlow computes the same, slower. Nothing of this is in an export.
@@ -100,7 +100,8 @@ def library() -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # in parts, another run would load it
                 part = Path(folder) / path.name
-                command = [compiler, *FLAGS, *LIBRARY, FOR_THIS_PROCESSOR, f"-I{include}", str(SOURCES / "kernels.cc"), "-o", str(part)]
+                source = str(SOURCES / "kernels.cc")
+                command = [compiler, *FLAGS, FOR_THIS_PROCESSOR, *LIBRARY, f"-I{include}", source, "-o", str(part)]
                 subprocess.run(command, capture_output=True, text=True, check=True)
                 part.rename(path)
     return path

@@ -9,23 +9,25 @@
 
 namespace tf_finetune {
 
-// Which values of a tensor are kept: 16 bits of Threefry 4x32-12 (Salmon et al. 2011) a value, by its place in the tensor.
+// Which values of a tensor are kept: 16 bits of Threefry 4x32-12 (Salmon et al. 2011) a value, by its place in it.
 class Mask {
  public:
   static constexpr int kCounters = 64;               // of the generator, side by side
   static constexpr int64_t kBlock = 8 * kCounters;   // values that these are enough for
   static constexpr int64_t kBuffer = 16 * kBlock;    // values kept at hand
 
-  Mask(const int64_t* seed, float rate)
+  // Of the values before `end` alone: none are drawn for what comes after it.
+  Mask(const int64_t* seed, float rate, int64_t end)
       : key_{static_cast<uint32_t>(seed[0]), static_cast<uint32_t>(seed[1])},
         dropped_(static_cast<int32_t>(std::lround(rate * 65536.0f))),
+        end_(end),
         scale(65536.0f / (65536.0f - dropped_)) {}
 
   // The lanes of `count` values from `first` on; valid until the next call. At most kBuffer - kBlock of them.
   const uint16_t* lanes(int64_t first, int64_t count) {
     const int64_t block = first / kBlock;
     if (first < have_.begin || first + count > have_.end) {
-      const int64_t blocks = kBuffer / kBlock;
+      const int64_t blocks = std::min(kBuffer / kBlock, (end_ + kBlock - 1) / kBlock - block);
       for (int64_t i = 0; i < blocks; ++i) fill(block + i, reinterpret_cast<uint32_t*>(lanes_ + i * kBlock));
       have_ = {block * kBlock, (block + blocks) * kBlock};
     }
@@ -69,13 +71,14 @@ class Mask {
 
   uint32_t key_[2];
   int32_t dropped_;  // of 65536
+  int64_t end_;
 
  public:
   float scale;
 
  private:
   Rows have_{0, 0};
-  alignas(64) uint16_t lanes_[kBuffer] = {};
+  alignas(64) uint16_t lanes_[kBuffer];
 };
 
 }  // namespace tf_finetune

@@ -1,7 +1,6 @@
-// What TensorFlow sees of rows.h and attention.h: operations of its C API, which stays the same from version to version.
-//
-// Built and loaded by compiled.py; bert/kernels.py calls them. Activations (T) are bfloat16 or float32, all arithmetic is
-// float32.
+// What TensorFlow sees of rows.h and attention.h: operations of its C API, which stays the same from version to
+// version. Built and loaded by compiled.py; bert/kernels.py calls them. Activations (T) are bfloat16 or float32, all
+// arithmetic is float32.
 
 #include <cmath>
 #include <cstdint>

@@ -47,7 +47,7 @@ void dropout_add_norm(const T* x, const float* bias, const T* residual, const fl
                       const int64_t* seed, float rate, float epsilon, T* y, T* added, float* stats, int64_t rows,
                       int64_t width) {
   for_rows(rows, width, [=](Rows mine) {
-    Mask mask(seed, rate);
+    Mask mask(seed, rate, mine.end * width);
     std::vector<float> row(width);
     for (int64_t r = mine.begin; r < mine.end; ++r) {
       float* values = row.data();
@@ -83,7 +83,7 @@ void dropout_add_norm_grad(const T* added, const float* stats, const float* gamm
                            float rate, T* dx, T* dresidual, float* sums, int64_t rows, int64_t width) {
   sum_rows(rows, width, 3 * width, sums, [=](Rows mine, float* mine_sums) {
     float *dgamma = mine_sums, *dbeta = mine_sums + width, *dbias = mine_sums + 2 * width;
-    Mask mask(seed, rate);
+    Mask mask(seed, rate, mine.end * width);
     std::vector<float> row(2 * width);
     for (int64_t r = mine.begin; r < mine.end; ++r) {
       float *normal = row.data(), *slope = row.data() + width;

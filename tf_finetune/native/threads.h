@@ -112,7 +112,8 @@ void for_rows(int64_t rows, int64_t width, const std::function<void(Rows)>& body
 }
 
 // Sums of `columns` values over all rows: body adds those of its rows to the zeros it is given.
-void sum_rows(int64_t rows, int64_t width, int64_t columns, float* sums, const std::function<void(Rows, float*)>& body) {
+void sum_rows(int64_t rows, int64_t width, int64_t columns, float* sums,
+              const std::function<void(Rows, float*)>& body) {
   const int pieces = pieces_of(rows, width);
   std::vector<float> partial(pieces * columns);
   workers().run(pieces, [&](int i) { body(piece_of(rows, pieces, i), &partial[i * columns]); });
