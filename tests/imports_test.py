@@ -45,6 +45,7 @@ ALLOWED = {
         "workdir",
         "pretrained",
         "bert",
+        "native",
         "text",
         "readers",
         "checks",

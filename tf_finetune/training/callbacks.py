@@ -69,10 +69,14 @@ class Progress(keras.callbacks.Callback):
         self.log, self.schedule, self.batch_sizes = log, schedule, batch_sizes
         self.first_step, self.every = first_step, every
         self.examples = 0
+        self.batch = 0  # the one at work
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch
         self.began = time.perf_counter()
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.batch = batch
 
     def on_train_batch_end(self, batch, logs=None):
         if batch == 0:
