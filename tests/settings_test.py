@@ -28,7 +28,6 @@ LIMITS = [
     ("optimizer.max_grad_norm", -1e-9, 0.0),
     ("train.epochs", 0, 1),
     ("train.batch_size", 0, 1),
-    ("train.batch_tokens", 0, 1),
     ("train.batch_tokens", -2, -1),
     ("train.num_shapes", -1, 0),
     ("train.num_shapes", 9, 8),

@@ -94,10 +94,13 @@ class TrainConfig:
     epochs: int = 3
     # Examples a training batch.
     batch_size: int = 32
-    # Tokens a training batch instead, padding included: as many texts of like length as fit; -1 means batch_size.
+    # Tokens a training batch instead, padding included: as many texts of like length as fit; 0 means the most that
+    # the free memory allows, -1 means batch_size.
     batch_tokens: int = -1
     # Lengths that batches are padded to at most, for compilers that build anew for each; 0 means a batch's own longest.
     num_shapes: int = 0
+    # Compute each block again in the backward pass instead of keeping its inside: far less memory, a third slower.
+    gradient_checkpointing: bool = False
     # For one class a text; multiplied by data.weight_column where there is one.
     class_weights: ClassWeights = ClassWeights.NONE
     # Examples a batch where no gradient is needed: validation, evaluate, predict.

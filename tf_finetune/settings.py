@@ -30,7 +30,7 @@ _LIMITS = (
     ("optimizer.max_grad_norm", "0 (never clip) or more", lambda value: value >= 0),
     ("train.epochs", "1 or more", lambda value: value >= 1),
     ("train.batch_size", "1 or more", lambda value: value >= 1),
-    ("train.batch_tokens", "-1 (use batch_size) or 1 and more", lambda value: value == -1 or value >= 1),
+    ("train.batch_tokens", "-1 (use batch_size), 0 (the most that fits) or more", lambda value: value >= -1),
     ("train.num_shapes", "0 (each batch its own) to 8", lambda value: 0 <= value <= 8),
     ("train.eval_batch_size", "1 or more", lambda value: value >= 1),
     ("train.early_stopping_patience", "0 (never) or more", lambda value: value >= 0),

@@ -16,6 +16,7 @@ from tf_finetune.bert import tiny
 from tf_finetune.bert.architecture import BertArchitecture
 from tf_finetune.bert.flops import step_flops
 from tf_finetune.bert.model import TFBertForSequenceClassification
+from tf_finetune.commands import batch_memory
 from tf_finetune.config import ClassWeights, ExperimentConfig, ProblemType
 from tf_finetune.data import sources
 from tf_finetune.data.order import BatchOrder, shape_set, training_order
@@ -69,8 +70,12 @@ def fit(
     tokenized = {name: classifier.tokenize(examples) for name, examples in splits.examples.items()}
     tokenized["train"] = weighted(tokenized["train"], config, len(splits.label_names))
     _describe_data(tokenized, splits, config)
+    chosen = batch_memory.with_budget(config, tokenized["train"].lengths, classifier.model.architecture)
+    batch_memory.warn_of_too_large(chosen, tokenized["train"].lengths, classifier.model.architecture)
+    if config.train.gradient_checkpointing:
+        classifier.model.gradient_checkpointing_enable()
     steps = num_train_steps or sum(
-        len(_training_order(tokenized["train"], config, epoch)) for epoch in range(config.train.epochs)
+        len(_training_order(tokenized["train"], chosen, epoch)) for epoch in range(config.train.epochs)
     )
     schedule = _compile(classifier, config, steps)
     shown = _shown(splits, config)
@@ -83,11 +88,13 @@ def fit(
     run.create()
     run.check_free(settings.to_dict(config), restart=restart)  # another run may have come meanwhile
     run.clear()  # only now: the model has read the data and answered, so the earlier run is no longer needed
+    # What was asked for, so that the same command finds its run again; a budget of tokens that was found by the free
+    # memory is another one next time, and stands in best.json.
     json_files.write(run.config, settings.to_dict(config))
     log = MetricsLog(run.metrics, run.tensorboard)
     log.write(split="validation", epoch=-1, step=0, **untrained)
     began = time.perf_counter()
-    best = _fit_epochs(classifier, tokenized, schedule, config, run, log, meter)
+    best = _fit_epochs(classifier, tokenized, schedule, chosen, run, log, meter)
     print(f"after training for {time.perf_counter() - began:.0f} s, validation included:")
     trained = Classifier.from_checkpoint(run.best_checkpoint(), **settings.classifier_options(config))
     _show_answers(trained, shown)
@@ -189,7 +196,8 @@ def _fit_epochs(
             every=config.train.log_every_steps,
         )
         options = {"initial_epoch": epoch, "epochs": epoch + 1}
-        classifier.model.fit(dataset, **options, shuffle=False, verbose=0, callbacks=[progress])
+        with batch_memory.answered(lambda order=order, work=progress: _no_room(config, order, work.batch)):
+            classifier.model.fit(dataset, **options, shuffle=False, verbose=0, callbacks=[progress])
         step += len(order)
         began = time.perf_counter()
         result = _validate(classifier, tokenized["validation"], epoch=epoch)
@@ -197,6 +205,8 @@ def _fit_epochs(
         log.write(split="validation", epoch=epoch, step=step, **result, timing=timing)
         if not best or score(result, classifier.problem_type) > score(best["validation"], classifier.problem_type):
             best = {"epoch": epoch, "step": step, "validation": result}
+            if config.train.batch_tokens > 0:
+                best["batch_tokens"] = config.train.batch_tokens
             best = _keep_best(classifier, run, best, base=config.model.checkpoint)
         elif patience and epoch - best["epoch"] >= patience:
             print(f"stopping early: no better validation since epoch {best['epoch'] + 1}")
@@ -225,6 +235,11 @@ def _work(order: BatchOrder, lengths: np.ndarray, architecture: BertArchitecture
     )
 
 
+def _no_room(config: ExperimentConfig, order: BatchOrder, batch: int) -> str:
+    texts, length = np.diff(order.starts)[batch], order.widths[batch]
+    return batch_memory.in_training(config, int(texts), int(length))
+
+
 def _training_order(examples: TokenizedExamples, config: ExperimentConfig, epoch: int) -> BatchOrder:
     lengths, chosen, shapes = examples.lengths, config.train, None
     if chosen.num_shapes:
@@ -241,7 +256,8 @@ def _training_order(examples: TokenizedExamples, config: ExperimentConfig, epoch
 
 def _validate(classifier: Classifier, examples: TokenizedExamples, *, epoch: int | None = None) -> dict[str, float]:
     """The metrics that are plain numbers, in the precision of training."""
-    logits = classifier.logits_of(examples)
+    with batch_memory.answered(lambda: batch_memory.in_validation(classifier.batch_size)):
+        logits = classifier.logits_of(examples)
     if not np.isfinite(logits).all():
         raise RunError("the validation loss is not finite: a lower learning rate may help")
     metrics = metrics_of(logits, examples.labels, classifier.problem_type)

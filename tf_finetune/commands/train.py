@@ -7,6 +7,7 @@ from typing import Any
 
 from tf_finetune import pretrained, runtime, settings
 from tf_finetune.bert.architecture import BertArchitecture
+from tf_finetune.commands import batch_memory
 from tf_finetune.config import ClassWeights, ExperimentConfig, ProblemType
 from tf_finetune.data import brief_check, sources
 from tf_finetune.errors import InputError
@@ -42,11 +43,11 @@ def train(config: ExperimentConfig, workdir: str | Path, *, restart: bool = Fals
         restart: remove an earlier run from the workdir and start over.
 
     Returns:
-        The content of best.json: checkpoint, epoch, step and validation metrics.
+        The content of best.json: checkpoint, epoch, step, validation metrics, and the budget of tokens if there is one.
 
     Raises:
         InputError: a value, file or folder is not usable; the workdir then holds what it held before.
-        RunError: the loss is not finite.
+        RunError: the loss is not finite, or there is too little memory.
     """
     run = Workdir(workdir)
     inputs = gather(config, run, restart=restart)
@@ -71,6 +72,7 @@ def gather(config: ExperimentConfig, run: Workdir, *, restart: bool) -> Inputs:
     """
     runtime.check_backend()
     run.check_free(settings.to_dict(settings.validated(config)), restart=restart)
+    batch_memory.check_known(config)
     print(settings.to_text(config), flush=True)
     if config.runtime.compiled:
         compiled.start()

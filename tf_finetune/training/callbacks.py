@@ -76,11 +76,15 @@ class Progress(keras.callbacks.Callback):
         super().__init__()
         self.log, self.schedule, self.meter, self.work, self.waited = log, schedule, meter, work, waited
         self.first_step, self.every = first_step, every
+        self.batch = 0  # the one at work
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch
         self.began = time.perf_counter()
         self.meter.begin_epoch(epoch, self.work, self.waited)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.batch = batch
 
     def on_train_batch_end(self, batch, logs=None):
         step = self.first_step + batch + 1

@@ -1,0 +1,102 @@
+"""How much memory a step of training takes: arithmetic on an architecture's sizes, held against measured peaks."""
+
+import dataclasses
+
+from tf_finetune.bert.architecture import BertArchitecture
+
+MIB = 2**20
+# What TensorFlow takes for itself by the first step: traced functions, threads, buffers of matrix products.
+BASE = 96 * MIB
+FLOAT32 = 4
+ERF = ("gelu", "gelu_python")
+
+
+@dataclasses.dataclass(frozen=True)
+class StepMemory:
+    """Bytes that training takes on top of the weights, which are in memory before it begins.
+
+    Attributes:
+        fixed: whatever the batch: gradients, two slots of the optimizer, and TensorFlow's own.
+        per_token: for each token of a batch, padding included.
+        per_pair: for each pair of tokens of one text, where attention keeps numbers for each.
+    """
+
+    fixed: int
+    per_token: int
+    per_pair: int
+
+    def of_batch(self, texts: int, length: int) -> int:
+        """Bytes that a step on so many texts of so many tokens takes."""
+        return self.fixed + texts * length * (self.per_token + length * self.per_pair)
+
+    def most_tokens(self, available: float, length: int) -> int:
+        """The most tokens a batch may have in so many bytes, none of its texts longer than `length`."""
+        return max(0, int((available - self.fixed) // (self.per_token + length * self.per_pair)))
+
+
+def step_memory(
+    architecture: BertArchitecture, *, activation_bytes: int, gradient_checkpointing: bool, compiled: bool
+) -> StepMemory:
+    """What a step takes with an Adam optimizer and clipped gradients.
+
+    Args:
+        architecture: its sizes.
+        activation_bytes: 4 for float32, 2 for bfloat16.
+        gradient_checkpointing: whether blocks are computed again in the backward pass.
+        compiled: whether the operations of native/ are used; they keep less.
+    """
+    hidden, layers = architecture.hidden_size, architecture.num_hidden_layers
+    scores = architecture.num_attention_heads * activation_bytes
+    in_block = _kept_in_block(architecture, activation_bytes, compiled=compiled)
+    # Probabilities, and those that dropout left. The compiled attention computes them again, a few queries at a time.
+    pairs_in_block = 0 if compiled else 3 * scores
+    # The block at work has its gradients, too; where it is computed again, they are on top of what it keeps.
+    blocks_at_work = 2 if gradient_checkpointing else 1
+    pairs_at_work = 0 if compiled else 4 * scores
+    kept, kept_pairs = layers * in_block, layers * pairs_in_block
+    if gradient_checkpointing:
+        kept, kept_pairs = layers * hidden * activation_bytes, blocks_at_work * pairs_in_block
+    embeddings = 8 * hidden * FLOAT32  # looked up and added in float32, three sparse gradients on the way back
+    return StepMemory(
+        fixed=_optimizer_bytes(architecture, activation_bytes) + BASE,
+        per_token=kept + blocks_at_work * in_block + embeddings,
+        per_pair=kept_pairs + pairs_at_work,
+    )
+
+
+def num_weights(architecture: BertArchitecture) -> int:
+    """Numbers in all tables, kernels and biases, the classifier's included."""
+    hidden, inner = architecture.hidden_size, architecture.intermediate_size
+    norm = 2 * hidden
+    block = 4 * hidden * (hidden + 1) + norm + inner * (hidden + 1) + hidden * (inner + 1) + norm
+    head = hidden * (hidden + 1) + architecture.num_labels * (hidden + 1)
+    return _table_rows(architecture) * hidden + norm + architecture.num_hidden_layers * block + head
+
+
+def _table_rows(architecture: BertArchitecture) -> int:
+    return architecture.vocab_size + architecture.max_position_embeddings + architecture.type_vocab_size
+
+
+def _optimizer_bytes(architecture: BertArchitecture, activation_bytes: int) -> int:
+    """Gradients of all weights and two slots each, and another copy on the way to the update.
+
+    A sparse gradient of a table becomes dense where it is applied; all others are copied when they are clipped. Mixed
+    precision rounds a copy of each kernel.
+    """
+    weights = num_weights(architecture)
+    kernels = weights - _table_rows(architecture) * architecture.hidden_size
+    return 4 * weights * FLOAT32 + (0 if activation_bytes == FLOAT32 else kernels * activation_bytes)
+
+
+def _kept_in_block(architecture: BertArchitecture, activation_bytes: int, *, compiled: bool) -> int:
+    """Bytes for each token that one block keeps for the backward pass, attention probabilities aside."""
+    hidden, inner = architecture.hidden_size, architecture.intermediate_size
+    # Query, key, value, context; the sum and the end of each half block; GELU's input and output.
+    values = 8 * hidden + 2 * inner
+    wide = 0
+    if not compiled:
+        values += 2 * hidden + inner  # what dropout multiplied by; GELU's slope
+        wide = 2 * hidden  # what the layer norms normalised, in float32
+    if architecture.hidden_act not in ERF:
+        values += 4 * inner  # TensorFlow derives the gradient, and keeps every step of the formula
+    return values * activation_bytes + wide * FLOAT32
