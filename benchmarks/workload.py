@@ -20,7 +20,6 @@ LABELS = ("negative", "positive")
 SEED = 0
 # Four windows of 50 batches of 32: padding is what it is in an epoch of IMDB's 25,000.
 LONG_TRAIN, LONG_VALIDATION = 6400, 512
-SMALL_TRAIN = 2048
 FULL_TEXTS, FULL_LENGTH = 2048, 128
 
 
@@ -50,13 +49,11 @@ def reviews() -> dict[str, list[tuple[str, int]]]:
 
 
 def write_corpora(tokenizer: Tokenizer) -> None:
-    """reviews; small: a part of them; long: as long as IMDB's; full: every text as long as the cap of one step."""
+    """reviews; long: as long as IMDB's; full: every text as long as the cap of one step."""
     splits = reviews()
     for split, size in (("train", LONG_TRAIN), ("validation", LONG_VALIDATION)):
         rows = splits[split]
-        shuffled = [rows[i] for i in np.random.default_rng(SEED).permutation(len(rows))]
         write_rows("reviews", split, rows)
-        write_rows("small", split, shuffled[:SMALL_TRAIN])
         write_rows("long", split, joined(rows, imdb_lengths(size, seed=SEED), tokenizer))
         write_rows("full", split, joined(rows, np.full(FULL_TEXTS, FULL_LENGTH), tokenizer))
 

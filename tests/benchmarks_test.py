@@ -103,31 +103,19 @@ class TestOurs:
         result = run_ours({"measure": "accuracy", "checkpoint": str(tiny_checkpoint)}, tmp_path)
         assert len(result["validations"]) == 2
         assert result["validation_loss"] == result["validations"][-1]["loss"]
-        assert result["seconds_to_target"] is None
-
-    def test_stops_at_the_target(self, tiny_checkpoint, tmp_path):
-        job = {"measure": "accuracy", "checkpoint": str(tiny_checkpoint), "target_accuracy": 0.0}
-        result = run_ours(job, tmp_path)
-        assert len(result["validations"]) == 1
 
 
 class TestCompare:
     def test_what_is_stored_is_not_run_again(self):
         from compare import is_done
 
-        def line(peer, round_number, result, **job):
-            return {"measurement": "target", "peer": peer, "round": round_number, "job": job, "result": result}
+        def line(peer, round_number, result):
+            return {"measurement": "long", "peer": peer, "round": round_number, "result": result}
 
-        target = {"target_accuracy": 0.8}
-        lines = [
-            line("ours", 0, {"seconds_to_target": 9.0}, **target),
-            line("slow", 0, {"seconds_to_target": None}, **target),
-            line("broken", 0, {"error": "no"}, **target),
-        ]
-        assert is_done(lines, "target", "ours", 0)
-        assert not is_done(lines, "target", "ours", 1)
-        assert is_done(lines, "target", "slow", 1)
-        assert is_done(lines, "target", "broken", 1)
+        lines = [line("ours", 0, {"step_ms": 9.0}), line("broken", 0, {"error": "no"})]
+        assert is_done(lines, "long", "ours", 0)
+        assert not is_done(lines, "long", "ours", 1)
+        assert is_done(lines, "long", "broken", 1)
         assert not is_done(lines, "reviews", "broken", 0)
 
     def test_every_job_is_one_that_peers_can_read(self):
@@ -168,19 +156,29 @@ class TestReport:
         assert "a processor, 2 cores. 2026-11-01." in page
         assert "- PyTorch, tuned: torch 1.0" in page
 
-    def test_what_failed_and_what_was_too_slow_is_said(self):
+    def test_the_time_to_the_accuracy_that_the_tutorial_ends_with(self):
         from report import document
 
-        target = {"target_accuracy": 0.85, "limit_s": 600}
+        def line(peer, *accuracies, seconds):
+            each = [{"accuracy": one, "loss": 0.3, "seconds": (i + 1) * seconds} for i, one in enumerate(accuracies)]
+            last = {"validation_accuracy": accuracies[-1], "validation_loss": 0.3} if each else {}
+            job = {"epochs": 3, "max_length": 96}
+            return stored("accuracy", peer, 0, {"validations": each, **last}, **job)
+
         lines = [
-            stored("target", "ours", 0, {"seconds_to_target": 90.0, "validations": []}, **target),
-            stored("target", "trainer_tutorial", 0, {"seconds_to_target": None, "validations": []}, **target),
-            stored("target", "old_tf_class", 0, {"error": "its environment could not be installed"}, **target),
+            line("ours", 0.8, 0.86, 0.87, seconds=30),
+            line("trainer_tutorial", 0.8, 0.84, 0.85, seconds=100),
+            line("pytorch_tuned", 0.7, 0.8, 0.84, seconds=60),
+            line("keras_hub_tuned", seconds=60),
+            stored("accuracy", "old_tf_class", 0, {"error": "its environment could not be installed"}),
         ]
         page = document(lines)
-        assert "## Start of the process to validation accuracy of 0.85" in page
-        assert "| PyTorch, tutorial | not within 600 s; no epoch ended | | |" in page
+        assert "| tf_finetune | 60 |  | 1 |" in page
+        assert "| PyTorch, tutorial | 300 | 5.00 | 1 |" in page
+        assert "| PyTorch, tuned | not reached: 0.8400 at best | | |" in page
+        assert "| keras-hub, tuned | no epoch ended | | |" in page
         assert "| old TF class | left out: its environment could not be installed | | |" in page
+        assert "| tf_finetune | 0.300 | 0.8700 | 1 |" in page
 
     def test_the_share_of_the_matrix_rate(self):
         from report import MINILM, document

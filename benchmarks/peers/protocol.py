@@ -41,7 +41,6 @@ class Job:
         unmeasured_steps: of a speed job, before the measured ones; at least 1.
         seconds: of measured steps of a speed job.
         evaluation_examples: validation texts that a speed job evaluates.
-        target_accuracy: an accuracy job stops after the epoch that reaches it; None means it trains all epochs.
         limit_s: seconds after which an accuracy job gives up.
     """
 
@@ -59,7 +58,6 @@ class Job:
     unmeasured_steps: int = 2
     seconds: float = 20.0
     evaluation_examples: int = 256
-    target_accuracy: float | None = None
     limit_s: float = 1200.0
 
     @property
@@ -199,17 +197,12 @@ class Validations:
     def __init__(self, job: Job):
         self.job, self.each = job, []
 
-    def add(self, logits: np.ndarray, labels: Sequence[int]) -> bool:
-        """Whether training shall stop."""
-        found = scores(logits, labels)
-        self.each.append({"seconds": time.time() - self.job.spawned, **found})
-        return self.job.target_accuracy is not None and found["accuracy"] >= self.job.target_accuracy
+    def add(self, logits: np.ndarray, labels: Sequence[int]) -> None:
+        self.each.append({"seconds": time.time() - self.job.spawned, **scores(logits, labels)})
 
     def result(self) -> dict[str, Any]:
-        reached = [one for one in self.each if one["accuracy"] >= (self.job.target_accuracy or 0)]
         last = self.each[-1] if self.each else {"loss": None, "accuracy": None}
         return {
-            "seconds_to_target": reached[0]["seconds"] if reached and self.job.target_accuracy else None,
             "validation_loss": last["loss"],
             "validation_accuracy": last["accuracy"],
             "validations": self.each,

@@ -33,12 +33,14 @@ class Stopper(transformers.TrainerCallback):
 class AfterEachEpoch(transformers.TrainerCallback):
     """Validates as the peer evaluates."""
 
-    def __init__(self, validate: Callable[[], bool], clock: protocol.StepClock):
+    def __init__(self, validate: Callable[[], None], clock: protocol.StepClock):
         self.validate, self.clock = validate, clock
 
     def on_epoch_end(self, args, state, control, **kwargs):
-        if self.clock.out_of_time or self.validate():
+        if self.clock.out_of_time:
             control.should_training_stop = True
+        else:
+            self.validate()
 
 
 def wait_for_device() -> None:
@@ -108,9 +110,9 @@ def measure(trainer: transformers.Trainer, job: protocol.Job, map_texts: Callabl
     asked = map_texts(datasets.Dataset.from_dict({"text": texts, "label": labels}))
     validations = protocol.Validations(job)
 
-    def validate() -> bool:
+    def validate() -> None:
         predicted = trainer.predict(asked)
-        return validations.add(predicted.predictions, predicted.label_ids)
+        validations.add(predicted.predictions, predicted.label_ids)
 
     trainer.add_callback(AfterEachEpoch(validate, clock))
     trainer.train()
