@@ -358,5 +358,5 @@ def test_xla_learns_what_the_step_without_it_learns(inputs):
         assert model.jit_compile is with_xla
     np.testing.assert_allclose(losses[True], losses[False], rtol=1e-4)
     for with_xla, without in zip(weights[True], weights[False], strict=True):
-        # A bias of the keys has no gradient but what rounding leaves, which Adam makes a step of a few thousandths at most.
+        # Biases of the keys have no gradient but what rounding leaves, and Adam makes steps of a size of that, too.
         np.testing.assert_allclose(with_xla, without, atol=1e-3)

@@ -63,6 +63,10 @@ class _BertBase(keras.Model):
         if self.bert.built and self.optimizer is not None:
             self.optimizer.build(self.trainable_variables)
 
+    def compile_from_config(self, config):
+        # Keras's own does nothing but warn where `compile` is not its own.
+        self.compile(**keras.saving.deserialize_keras_object(config))
+
     def train_step(self, *args, **kwargs):
         with compiled.unused() if self.jit_compile else contextlib.nullcontext():
             return super().train_step(*args, **kwargs)
