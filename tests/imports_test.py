@@ -28,7 +28,7 @@ ALLOWED = {
     "hub": GROUND,
     "pretrained": GROUND | {"packages", "hub"},
     "weights": GROUND,
-    "native": GROUND | {"packages"},
+    "native": GROUND | {"packages", "runtime"},
     "bert": GROUND | {"pretrained", "weights", "native"},
     "text": GROUND,
     "readers": GROUND | {"packages", "hub", "runtime"},

@@ -87,12 +87,18 @@ def has_native_bfloat16() -> bool:
     """Whether the device multiplies bfloat16 in hardware; where it does not, bfloat16 is slower than float32."""
     import tensorflow as tf
 
-    gpus = tf.config.list_physical_devices("GPU")
-    if gpus:
-        return tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0)) >= (8, 0)
+    if found := gpus():
+        return tf.config.experimental.get_device_details(found[0]).get("compute_capability", (0, 0)) >= (8, 0)
     cpuinfo = Path("/proc/cpuinfo")
     flags = cpuinfo.read_text() if cpuinfo.is_file() else ""
     return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def gpus() -> list:
+    """The GPUs that TensorFlow sees."""
+    import tensorflow as tf
+
+    return tf.config.list_physical_devices("GPU")
 
 
 def matrix_rate(dtype: str, *, hidden_size: int, intermediate_size: int) -> float:
@@ -131,9 +137,9 @@ def describe(policy: str) -> str:
     import keras
     import tensorflow as tf
 
-    gpus = tf.config.list_physical_devices("GPU")
+    found = gpus()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    device = f"{len(gpus)} GPU" if gpus else f"CPU, {cores} cores"
+    device = f"{len(found)} GPU" if found else f"CPU, {cores} cores"
     return (
         f"{device}; {policy}; TensorFlow {tf.__version__}, Keras {keras.__version__} "
         f"({keras.backend.backend()}), Python {platform.python_version()}"

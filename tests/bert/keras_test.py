@@ -1,5 +1,6 @@
 """The model among Keras's own tools: each is tested for the answer, not only for running."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import tensorflow as tf
 
 from tf_finetune import TFBertForSequenceClassification, create_optimizer
 from tf_finetune.bert.architecture import BertArchitecture
+from tf_finetune.native import compiled
 from tf_finetune.runtime import precision_policy
 
 # Keras 3.15 saves variables through a call that NumPy 2 deprecates.
@@ -341,3 +343,20 @@ class TestLora:
     def test_a_rank_that_is_none_is_refused(self, model, rank):
         with pytest.raises(ValueError, match="`rank` must be a whole number above 0"):
             model.enable_lora(rank)
+
+
+def test_xla_learns_what_the_step_without_it_learns(inputs):
+    """Both with the same dropout; XLA takes the plain operations, and the sparse gradient of the table."""
+    losses, weights = {}, {}
+    for with_xla in (False, True):
+        model = built()
+        optimizer, _ = create_optimizer(1e-2, 10, 2, weight_decay_rate=0.1, adam_global_clipnorm=1.0)
+        model.compile(optimizer, model.default_loss(), jit_compile=with_xla)
+        with contextlib.nullcontext() if with_xla else compiled.unused():
+            losses[with_xla] = model.fit(inputs, LABELS, batch_size=4, epochs=3, verbose=0).history["loss"]
+        weights[with_xla] = model.get_weights()
+        assert model.jit_compile is with_xla
+    np.testing.assert_allclose(losses[True], losses[False], rtol=1e-4)
+    for with_xla, without in zip(weights[True], weights[False], strict=True):
+        # Biases of the keys have no gradient but what rounding leaves, and Adam makes steps of a size of that, too.
+        np.testing.assert_allclose(with_xla, without, atol=1e-3)

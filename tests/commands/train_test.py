@@ -12,7 +12,16 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from tf_finetune import ExperimentConfig, InputError, TFBertForSequenceClassification, evaluate, export, predict, verify
+from tf_finetune import (
+    ExperimentConfig,
+    InputError,
+    TFBertForSequenceClassification,
+    evaluate,
+    export,
+    predict,
+    runtime,
+    verify,
+)
 from tf_finetune.commands import fit as fit_module
 from tf_finetune.commands.dry_run import dry_run
 from tf_finetune.commands.train import train
@@ -125,6 +134,21 @@ def test_what_the_steps_cost_is_printed_and_kept(config, tmp_path, capsys):
         assert 0 < timing["matrix_rate_share"] < 2
         assert 0 <= timing["input_wait_share"] <= 1
     assert records[0]["timing"]["seconds_left"] > records[-1]["timing"]["seconds_left"]
+
+
+@pytest.mark.parametrize(("gpus", "num_shapes", "with_xla"), [([], 2, False), (["one"], 0, False), (["one"], 2, True)])
+def test_xla_where_a_gpu_trains_on_few_shapes(config, tmp_path, monkeypatch, gpus, num_shapes, with_xla):
+    class ChosenError(Exception):
+        pass
+
+    def compile_of(model, *args, jit_compile, **kwargs):
+        raise ChosenError(jit_compile)
+
+    monkeypatch.setattr(runtime, "gpus", lambda: gpus)
+    monkeypatch.setattr(TFBertForSequenceClassification, "compile", compile_of)
+    config.train.num_shapes = num_shapes
+    with pytest.raises(ChosenError, match=str(with_xla)):
+        train(config, tmp_path / "run")
 
 
 def test_a_loss_that_is_no_number_stops_the_run(config, tmp_path):

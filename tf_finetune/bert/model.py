@@ -1,5 +1,6 @@
 """TFBertModel and TFBertForSequenceClassification: BERT on Keras 3, drop-in by name and by numbers."""
 
+import contextlib
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from tf_finetune.bert import hf_weights
 from tf_finetune.bert.architecture import MULTI_LABEL, REGRESSION, BertArchitecture, label_names
 from tf_finetune.bert.layers import LORA_TARGETS, BertBackbone, Dropout, blank_weights, dense
 from tf_finetune.errors import InputError
+from tf_finetune.native import compiled
 from tf_finetune.pretrained import local_checkpoint
 from tf_finetune.weights.stored_weights import stored_weights
 
@@ -60,6 +62,14 @@ class _BertBase(keras.Model):
         super().compile(*args, **kwargs)
         if self.bert.built and self.optimizer is not None:
             self.optimizer.build(self.trainable_variables)
+
+    def compile_from_config(self, config):
+        # Keras's own does nothing but warn where `compile` is not its own.
+        self.compile(**keras.saving.deserialize_keras_object(config))
+
+    def train_step(self, *args, **kwargs):
+        with compiled.unused() if self.jit_compile else contextlib.nullcontext():
+            return super().train_step(*args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         architecture = {"model_type": "bert", **self.architecture.to_dict()}

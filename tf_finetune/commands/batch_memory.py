@@ -45,7 +45,7 @@ def with_budget(config: ExperimentConfig, lengths: np.ndarray, architecture: Ber
     """
     if config.train.batch_tokens != 0:
         return config
-    free = free_memory.of_gpu() if _on_gpu() else free_memory.of_machine()
+    free = free_memory.of_gpu() if runtime.gpus() else free_memory.of_machine()
     if free is None:
         raise _unknown("this device does not say how much memory is free")
     tokens = _largest_budget(config, lengths, _step_memory(config, architecture), free)
@@ -63,7 +63,7 @@ def warn_of_too_large(config: ExperimentConfig, lengths: np.ndarray, architectur
         lengths: int [examples], tokens of each text of the training split.
         architecture: of the model, which is loaded already.
     """
-    free = None if _on_gpu() else free_memory.of_machine()
+    free = None if runtime.gpus() else free_memory.of_machine()
     texts, length = _largest_batch(config, lengths)
     needed = _step_memory(config, architecture).of_batch(texts, length)
     if free is not None and needed > free:
@@ -115,12 +115,6 @@ def is_out_of_memory(error: BaseException) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def _on_gpu() -> bool:
-    import tensorflow as tf
-
-    return bool(tf.config.list_physical_devices("GPU"))
 
 
 def _step_memory(config: ExperimentConfig, architecture: BertArchitecture) -> StepMemory:

@@ -285,8 +285,9 @@ def _compile(classifier: Classifier, config: ExperimentConfig, num_train_steps: 
     if classifier.problem_type is ProblemType.SINGLE_LABEL_CLASSIFICATION:
         # By its class: from the word alone Keras would make it within the first step, and trace that twice.
         metrics = [keras.metrics.SparseCategoricalAccuracy("accuracy")]
-    # No XLA: it would compile anew for every batch length.
-    classifier.model.compile(optimizer, classifier.model.default_loss(), weighted_metrics=metrics, jit_compile=False)
+    # XLA compiles anew for every batch length, so only where these are few; on a CPU our own operations are faster.
+    with_xla = bool(config.train.num_shapes and runtime.gpus())
+    classifier.model.compile(optimizer, classifier.model.default_loss(), weighted_metrics=metrics, jit_compile=with_xla)
     return schedule
 
 

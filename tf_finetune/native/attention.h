@@ -138,6 +138,7 @@ struct Part {
     for (int64_t i = 0; i < head.length; ++i) {
       const T* source = from + head.at(i, part, parts);
       Value* row = rows.row(i);
+#pragma omp simd
       for (int64_t j = 0; j < head.size; ++j) narrow(wide(source[j]) + (bias_here ? bias_here[j] : 0.0f), &row[j]);
     }
   }
@@ -166,22 +167,47 @@ struct Part {
 
 constexpr int64_t kQueries = 48;  // computed at a time: their scores stay in the cache; whole tiles and whole pairs
 
+// What is added to the scores of each key, and of keys that no query sees: loops over keys are of whole vectors.
+inline std::vector<float> padded_mask(const float* mask, int64_t length) {
+  std::vector<float> result(padded(length), -INFINITY);
+  std::copy_n(mask, length, result.begin());
+  return result;
+}
+
 // Over the keys of one query: e**(score * scale + bias - shift); returns the sum.
-inline float exponentials(const float* scores, const float* bias, float scale, float shift, float* to, int64_t length) {
+inline float exponentials(const float* scores, const float* bias, float scale, float shift, float* to, int64_t keys) {
   float sum = 0.0f;
 #pragma omp simd reduction(+ : sum)
-  for (int64_t j = 0; j < length; ++j) {
+  for (int64_t j = 0; j < keys; ++j) {
     to[j] = exponential(scores[j] * scale + bias[j] - shift);
     sum += to[j];
   }
   return sum;
 }
 
-inline float largest_score(const float* scores, const float* bias, float scale, int64_t length) {
+inline float largest_score(const float* scores, const float* bias, float scale, int64_t keys) {
   float largest = -INFINITY;
 #pragma omp simd reduction(max : largest)
-  for (int64_t j = 0; j < length; ++j) largest = std::max(largest, scores[j] * scale + bias[j]);
+  for (int64_t j = 0; j < keys; ++j) largest = std::max(largest, scores[j] * scale + bias[j]);
   return largest;
+}
+
+// A gradient (size, tokens) of one head to where its values stand; its sums over the tokens are added to `sums`.
+template <class T>
+void write_turned(const float* gradient, int64_t width, const Head& head, int64_t part, T* to, float* sums) {
+  for (int64_t from = 0; from < head.size; from += 16) {
+    const int64_t values = std::min<int64_t>(16, head.size - from);
+    for (int64_t i = 0; i < head.length; ++i) {
+      float row[16] = {};
+      for (int64_t j = 0; j < values; ++j) row[j] = gradient[(from + j) * width + i];
+      T* here = to + head.at(i, part, 3) + from;
+#pragma omp simd
+      for (int64_t j = 0; j < values; ++j) {
+        narrow(row[j], &here[j]);
+        sums[from + j] += row[j];
+      }
+    }
+  }
 }
 
 struct AttentionShape {
@@ -210,23 +236,23 @@ void attention(const T* qkv, const float* bias, const float* mask, const int64_t
     key.turn();
     const auto keys = key.with_token_columns(), values = value.with_value_columns();
     Matrix<typename Unit::Value> kept(kQueries, wide_length);
-    std::vector<float> scores(kQueries * wide_length), row(length), result(kQueries * size);
-    Mask dropout(seed, shape.rate, (head.index() + 1) * length * length);
-    const float* mask_here = mask + head.text * length;
+    std::vector<float> scores(kQueries * wide_length), row(wide_length), result(kQueries * size);
+    Mask dropout(seed, shape.rate, (head.index() + 1) * length * length + wide_length - length);
+    const auto mask_here = padded_mask(mask + head.text * length, length);
     for (int64_t from = 0; from < length; from += kQueries) {
       const int64_t queries = std::min(kQueries, length - from);
       multiply<Unit>(query.rows.units(from), size / Unit::step, keys.data(), scores.data(), queries, wide_length,
                      size / Unit::step);
       for (int64_t i = 0; i < queries; ++i) {
         const float* scores_here = scores.data() + i * wide_length;
-        const float largest = largest_score(scores_here, mask_here, shape.scale, length);
-        const float sum = exponentials(scores_here, mask_here, shape.scale, largest, row.data(), length);
+        const float largest = largest_score(scores_here, mask_here.data(), shape.scale, wide_length);
+        const float sum = exponentials(scores_here, mask_here.data(), shape.scale, largest, row.data(), wide_length);
         const int64_t place = head.index() * length + from + i;
         stats[2 * place] = largest;
         stats[2 * place + 1] = sum;
         const float share = 1.0f / sum;
-        for (int64_t k = 0; k < length; k += Mask::kBlock) {
-          const int64_t count = std::min(Mask::kBlock, length - k);
+        for (int64_t k = 0; k < wide_length; k += Mask::kBlock) {
+          const int64_t count = std::min(Mask::kBlock, wide_length - k);
           const uint16_t* lanes = dropout.lanes(place * length + k, count);
 #pragma omp simd
           for (int64_t j = 0; j < count; ++j)
@@ -235,9 +261,12 @@ void attention(const T* qkv, const float* bias, const float* mask, const int64_t
       }
       multiply<Unit>(kept.units(), wide_length / Unit::step, values.data(), result.data(), queries, size,
                      wide_length / Unit::step);
-      for (int64_t i = 0; i < queries; ++i)
-        for (int64_t j = 0; j < head.size; ++j)
-          narrow(result[i * size + j], &context[head.at(from + i, 0, 1) + j]);
+      for (int64_t i = 0; i < queries; ++i) {
+        const float* result_here = result.data() + i * size;
+        T* context_here = context + head.at(from + i, 0, 1);
+#pragma omp simd
+        for (int64_t j = 0; j < head.size; ++j) narrow(result_here[j], &context_here[j]);
+      }
     }
   });
 }
@@ -260,10 +289,11 @@ void attention_grad(const T* qkv, const float* bias, const float* mask, const fl
     const auto keys_by_value = key.with_value_columns();
     Matrix<typename Unit::Value> kept(kQueries, wide_length), dscores(kQueries, wide_length);
     std::vector<uint32_t> right(kQueries / Unit::step * wide_length);
-    std::vector<float> scores(kQueries * wide_length), dkept(kQueries * wide_length), row(length), slope(length);
+    std::vector<float> scores(kQueries * wide_length), dkept(kQueries * wide_length);
+    std::vector<float> row(wide_length), slope(wide_length);
     std::vector<float> dquery(kQueries * size), dkey(head.size * wide_length), dvalue(head.size * wide_length);
-    Mask dropout(seed, shape.rate, (head.index() + 1) * length * length);
-    const float* mask_here = mask + head.text * length;
+    Mask dropout(seed, shape.rate, (head.index() + 1) * length * length + wide_length - length);
+    const auto mask_here = padded_mask(mask + head.text * length, length);
     float* sums_here = sums.data() + head.index() * 3 * head.size;
     for (int64_t from = 0; from < length; from += kQueries) {
       const int64_t queries = std::min(kQueries, length - from), summed = padded(queries);
@@ -273,12 +303,13 @@ void attention_grad(const T* qkv, const float* bias, const float* mask, const fl
                      size / Unit::step);
       for (int64_t i = 0; i < queries; ++i) {
         const int64_t place = head.index() * length + from + i;
-        exponentials(scores.data() + i * wide_length, mask_here, shape.scale, stats[2 * place], row.data(), length);
+        exponentials(scores.data() + i * wide_length, mask_here.data(), shape.scale, stats[2 * place], row.data(),
+                     wide_length);
         const float share = 1.0f / stats[2 * place + 1];
         const float* dkept_here = dkept.data() + i * wide_length;
         float inner = 0.0f;
-        for (int64_t k = 0; k < length; k += Mask::kBlock) {
-          const int64_t count = std::min(Mask::kBlock, length - k);
+        for (int64_t k = 0; k < wide_length; k += Mask::kBlock) {
+          const int64_t count = std::min(Mask::kBlock, wide_length - k);
           const uint16_t* lanes = dropout.lanes(place * length + k, count);
           float part = 0.0f;
 #pragma omp simd reduction(+ : part)
@@ -292,7 +323,7 @@ void attention_grad(const T* qkv, const float* bias, const float* mask, const fl
           inner += part;
         }
 #pragma omp simd
-        for (int64_t j = 0; j < length; ++j)
+        for (int64_t j = 0; j < wide_length; ++j)
           narrow(row[j] * (slope[j] - inner) * shape.scale, &dscores.row(i)[j]);
       }
       for (int64_t i = queries; i < summed; ++i) {  // an earlier block may have left something in these
@@ -307,19 +338,18 @@ void attention_grad(const T* qkv, const float* bias, const float* mask, const fl
       by_row_units(kept, summed, right.data());
       multiply<Unit>(upstream.turned.units() + from / Unit::step, wide_length / Unit::step, right.data(),
                      dvalue.data(), head.size, wide_length, summed / Unit::step, from > 0);
-      for (int64_t i = 0; i < queries; ++i)
+      for (int64_t i = 0; i < queries; ++i) {
+        const float* dquery_here = dquery.data() + i * size;
+        T* dqkv_here = dqkv + head.at(from + i, 0, 3);
+#pragma omp simd
         for (int64_t j = 0; j < head.size; ++j) {
-          narrow(dquery[i * size + j], &dqkv[head.at(from + i, 0, 3) + j]);
-          sums_here[j] += dquery[i * size + j];
+          narrow(dquery_here[j], &dqkv_here[j]);
+          sums_here[j] += dquery_here[j];
         }
-    }
-    for (int64_t i = 0; i < length; ++i)
-      for (int64_t j = 0; j < head.size; ++j) {
-        narrow(dkey[j * wide_length + i], &dqkv[head.at(i, 1, 3) + j]);
-        narrow(dvalue[j * wide_length + i], &dqkv[head.at(i, 2, 3) + j]);
-        sums_here[head.size + j] += dkey[j * wide_length + i];
-        sums_here[2 * head.size + j] += dvalue[j * wide_length + i];
       }
+    }
+    write_turned(dkey.data(), wide_length, head, 1, dqkv, sums_here + head.size);
+    write_turned(dvalue.data(), wide_length, head, 2, dqkv, sums_here + 2 * head.size);
   });
   const int64_t hidden = shape.heads * shape.size;
   std::fill_n(dbias, 3 * hidden, 0.0f);

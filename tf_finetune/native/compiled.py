@@ -15,10 +15,11 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-from tf_finetune import packages
+from tf_finetune import packages, runtime
 
 SOURCES = Path(__file__).parent
 # Without the first two a compiler must expect that somebody looks at errno and at traps after each function.
@@ -34,6 +35,17 @@ def use(wanted: bool) -> None:
     """Chooses whether models that train from now on use what is compiled, where it can be had; they do unless told."""
     global _wanted
     _wanted = wanted
+
+
+@contextlib.contextmanager
+def unused() -> Iterator[None]:
+    """What is traced inside has plain operations: XLA knows no others."""
+    before = _wanted
+    use(False)
+    try:
+        yield
+    finally:
+        use(before)
 
 
 def start() -> None:
@@ -63,7 +75,7 @@ def why_not() -> str:
     """Why there are no compiled operations; nothing where there are."""
     if sys.platform != "linux":
         return "only on Linux"
-    if _gpus():
+    if runtime.gpus():
         return "a GPU trains"
     return "" if _compiler() else "no C++ compiler"
 
@@ -105,12 +117,6 @@ def library() -> Path:
                 subprocess.run(command, capture_output=True, text=True, check=True)
                 part.rename(path)
     return path
-
-
-def _gpus() -> list:
-    import tensorflow as tf
-
-    return tf.config.list_physical_devices("GPU")
 
 
 def _compiler() -> str | None:
