@@ -198,7 +198,7 @@ class TestGradientCheckpointing:
         assert computed_again < kept / 2
 
 
-# One step of eight layers on 32 texts of 128 tokens; prints by how many MiB the process grew.
+# One step of eight layers on 32 texts of 512 tokens; prints by how many MiB the process grew.
 STEP = """
 import sys
 import keras, numpy as np
@@ -221,7 +221,7 @@ fit(2)
 with open("/proc/self/clear_refs", "w") as file:
     file.write("5")
 before = resident("VmRSS")
-fit(128)
+fit(512)
 print(resident("VmHWM") - before)
 """
 
