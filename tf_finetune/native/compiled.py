@@ -90,7 +90,7 @@ def _loaded() -> ModuleType | None:
         return tf.load_op_library(str(library()))
     except (OSError, subprocess.CalledProcessError, tf.errors.OpError) as error:
         said = getattr(error, "stderr", None) or str(error)
-        print(f"warning: training goes on without compiled operations: {said.strip()[-500:]}", file=sys.stderr)
+        runtime.warn(f"training goes on without compiled operations: {said.strip()[-500:]}")
         return None
 
 
