@@ -36,8 +36,8 @@ def with_gradients(function, inputs, *, use_compiled):
     return [np.array(tf.cast(one, "float32")) for one in (result, *tape.gradient(total, inputs))]
 
 
-def bias_gelu(x, bias):
-    return kernels.bias_gelu(x, bias, training=True)
+def gelu_product(x, bias, kernel):
+    return kernels.gelu_product(x, bias, kernel, training=True)
 
 
 def dropout_add_norm(x, bias, residual, gamma, beta, *, rate=0.1, seed=None):
@@ -55,8 +55,8 @@ def attention(qkv, bias, *, batch, num_heads, rate=0.1, seed=None):
 def case(name, *, rows=36, width=24, dtype="float32"):
     """A function and its inputs; the widths are no multiple of a vector register's."""
     x = values(rows, width, dtype=dtype)
-    if name == "bias_gelu":
-        return bias_gelu, [x, values(width, seed=1)]
+    if name == "gelu_product":
+        return gelu_product, [x, values(width, seed=1), values(width, 10, seed=2, dtype=dtype)]
     if name == "dropout_add_norm":
         return dropout_add_norm, [x, values(width, seed=1), values(rows, width, seed=2, dtype=dtype)] + [
             values(width, seed=seed) for seed in (3, 4)
@@ -66,7 +66,7 @@ def case(name, *, rows=36, width=24, dtype="float32"):
     return function, [qkv, tf.cast(values(3 * width, seed=1), dtype)]
 
 
-NAMES = ("bias_gelu", "dropout_add_norm", "attention")
+NAMES = ("gelu_product", "dropout_add_norm", "attention")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -97,15 +97,17 @@ class TestGelu:
         inputs = [tf.constant(x[:, np.newaxis]), tf.zeros(1)]
         with tf.GradientTape() as tape:
             tape.watch(inputs)
-            result = bias_gelu(*inputs)
+            result = gelu_product(*inputs, tf.ones([1, 1]))
         np.testing.assert_allclose(result[:, 0], expected, rtol=1e-5, atol=1e-37)
         np.testing.assert_allclose(tape.gradient(result, inputs)[0][:, 0], slope, rtol=1e-5, atol=1e-6)
 
     def test_what_is_not_finite_stays_visible(self):
-        result = bias_gelu(tf.constant([[np.nan, np.inf, 1.0]]), tf.zeros(3))
-        assert np.isnan(result[0, 0])
-        assert np.isinf(result[0, 1])
-        assert np.isnan(tf.cast(bias_gelu(tf.constant([[np.nan]], tf.bfloat16), tf.zeros(1)), "float32"))
+        for dtype in (tf.float32, tf.bfloat16):
+            x = tf.constant([[np.nan], [np.inf], [1.0]], dtype)
+            result = tf.cast(gelu_product(x, tf.zeros(1), tf.ones([1, 1], dtype)), tf.float32)
+            assert np.isnan(result[0, 0])
+            assert np.isinf(result[1, 0])
+            assert np.isfinite(result[2, 0])
 
 
 class TestAttention:
@@ -236,7 +238,7 @@ x = tf.random.stateless_normal([4000, 96], (1, 2))
 bias, seed = x[0], tf.constant([3, 4], tf.int64)
 with tf.GradientTape() as tape:
     tape.watch([x, bias])
-    y = kernels.bias_gelu(x, bias, training=True)
+    y = kernels.gelu_product(x, bias, tf.eye(x.shape[1]), training=True)
     y = kernels.dropout_add_norm(y, bias, x, bias, bias, rate=0.1, seed=seed, epsilon=1e-6, training=True)
     y = kernels.attention(
         y, bias, tf.zeros([40, 1, 1, 100]), num_heads=2, rate=0.1, seed=seed, training=True
@@ -276,7 +278,7 @@ class TestWhereThereAreNone:
         monkeypatch.delenv("CXX", raising=False)
         assert compiled.operations() is None
         assert compiled.state() == "not compiled: no C++ compiler"
-        assert bias_gelu(values(2, 3), values(3)).shape == (2, 3)
+        assert gelu_product(values(2, 3), values(3), values(3, 4)).shape == (2, 4)
         assert not capsys.readouterr().err
 
     def test_a_compiler_that_fails_is_named_and_training_goes_on(self, fresh, monkeypatch, capsys):

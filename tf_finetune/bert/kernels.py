@@ -2,8 +2,8 @@
 
 Each writes its own gradient, with fewer passes over memory than the one TensorFlow derives. Under bfloat16 they compute
 in float32 inside: on a CPU that is faster, as TensorFlow has no vector code for most of its bfloat16 functions, and
-nothing is rounded between two operations. The three that a block spends its time in (`bias_gelu`, `dropout_add_norm`,
-`attention`) are one compiled operation each where native/ has them; their keras.ops form is made of the others here.
+nothing is rounded between two operations. Those that a block spends its time in (`gelu_product`, `dropout_add_norm`,
+`attention`) are compiled operations where native/ has them; their keras.ops form is made of the others here.
 Without training the keras.ops forms run: an export then holds plain operations, which TensorFlow fuses.
 """
 
@@ -130,23 +130,28 @@ def dropout(x, rate: float, seed):
     return x * kept
 
 
-def bias_gelu(x, bias, *, training: bool | None):
-    """gelu(x + bias), of x (rows, units) and bias (units,)."""
+def gelu_product(x, bias, kernel, *, training: bool | None):
+    """gelu(x + bias) @ kernel, of x (rows, units), bias (units,) and kernel (units, features).
+
+    Compiled, the values between GELU and the product are not kept: the pass that needs their gradient makes them again.
+    """
     operations = _operations(training, x.dtype)
     if not operations:
-        return gelu(add_bias(x, bias, training=training), training=training)
+        return ops.matmul(gelu(add_bias(x, bias, training=training), training=training), kernel)
     import tensorflow as tf
 
     @tf.custom_gradient
-    def fused(x, bias):
+    def fused(x, bias, kernel):
         def gradient(upstream):
-            return operations.tf_finetune_bias_gelu_grad(x=x, bias=bias, dy=upstream)
+            dy = tf.matmul(upstream, kernel, transpose_b=True)
+            dx, dbias, y = operations.tf_finetune_bias_gelu_grad(x=x, bias=bias, dy=dy)
+            return dx, dbias, tf.matmul(y, upstream, transpose_a=True)
 
         y = operations.tf_finetune_bias_gelu(x=x, bias=bias)
         y.set_shape(x.shape)
-        return y, gradient
+        return tf.matmul(y, kernel), gradient
 
-    return fused(x, tf.cast(bias, tf.float32))
+    return fused(x, tf.cast(bias, tf.float32), tf.convert_to_tensor(kernel))
 
 
 def dropout_add_norm(x, bias, residual, gamma, beta, *, rate: float, seed, epsilon: float, training: bool | None):

@@ -21,18 +21,23 @@ from tf_finetune.bert.architecture import BertArchitecture
 MASKED_SCORE, MASKED_SCORE_FLOAT16 = -1e9, -3e4
 
 
-def activation(name: str):
-    """The function of (product, bias, training) behind a config.json `hidden_act`, applied to their sum.
+def activated_product(name: str):
+    """The function of (product, bias, kernel, training) that is activation(product + bias) @ kernel.
 
-    Hugging Face's "gelu" is the erf form.
+    Args:
+        name: a config.json's `hidden_act`; Hugging Face's "gelu" is the erf form.
     """
     if name in ("gelu", "gelu_python"):
-        return lambda product, bias, training: kernels.bias_gelu(product, bias, training=training)
+        return lambda product, bias, kernel, training: kernels.gelu_product(product, bias, kernel, training=training)
     if name in ("gelu_new", "gelu_pytorch_tanh"):
-        plain = functools.partial(ops.gelu, approximate=True)
+        activation = functools.partial(ops.gelu, approximate=True)
     else:
-        plain = keras.activations.get("silu" if name == "swish" else name)
-    return lambda product, bias, training: plain(kernels.add_bias(product, bias, training=training))
+        activation = keras.activations.get("silu" if name == "swish" else name)
+
+    def plain(product, bias, kernel, training):
+        return ops.matmul(activation(kernels.add_bias(product, bias, training=training)), kernel)
+
+    return plain
 
 
 _blank = contextvars.ContextVar("_blank", default=False)
@@ -206,7 +211,7 @@ class BertLayer(layers.Layer):
         self.attention_dropout = Dropout(architecture.hidden_dropout_prob, name="attention_dropout")
         self.attention_layer_norm = layer_norm(architecture, DropoutAddNorm, name="attention_layer_norm")
         self.intermediate = dense(self.intermediate_size, architecture, name="intermediate")
-        self.activation = activation(architecture.hidden_act)
+        self.activated_product = activated_product(architecture.hidden_act)
         self.output_dense = dense(self.hidden_size, architecture, name="output_dense")
         self.output_dropout = Dropout(architecture.hidden_dropout_prob, name="output_dropout")
         self.output_layer_norm = layer_norm(architecture, DropoutAddNorm, name="output_layer_norm")
@@ -233,8 +238,9 @@ class BertLayer(layers.Layer):
         attended = self.attention(hidden, score_bias, training=training, seed=in_attention)
         bias, rate = self.attention.output_dense.bias, self.attention_dropout.rate
         hidden = self.attention_layer_norm(attended, bias, hidden, rate=rate, seed=after_attention, training=training)
-        expanded = self.activation(self.intermediate.product(hidden), self.intermediate.bias, training)
-        expanded, bias, rate = self.output_dense.product(expanded), self.output_dense.bias, self.output_dropout.rate
+        expanded, bias = self.intermediate.product(hidden), self.intermediate.bias
+        expanded = self.activated_product(expanded, bias, self.output_dense.kernel, training)
+        bias, rate = self.output_dense.bias, self.output_dropout.rate
         return self.output_layer_norm(expanded, bias, hidden, rate=rate, seed=at_the_end, training=training)
 
     def recomputed(self, hidden, score_bias, training=None):

@@ -91,12 +91,12 @@ def _optimizer_bytes(architecture: BertArchitecture, activation_bytes: int) -> i
 def _kept_in_block(architecture: BertArchitecture, activation_bytes: int, *, compiled: bool) -> int:
     """Bytes for each token that one block keeps for the backward pass, attention probabilities aside."""
     hidden, inner = architecture.hidden_size, architecture.intermediate_size
-    # Query, key, value, context; the sum and the end of each half block; GELU's input and output.
-    values = 8 * hidden + 2 * inner
+    # Query, key, value, context; the sum and the end of each half block; GELU's input.
+    values = 8 * hidden + inner
     wide = 0
     if not compiled:
-        values += 2 * hidden + inner  # what dropout multiplied by; GELU's slope
+        values += 2 * hidden + 2 * inner  # what dropout multiplied by; GELU's output and slope
         wide = 2 * hidden  # what the layer norms normalised, in float32
     if architecture.hidden_act not in ERF:
-        values += 4 * inner  # TensorFlow derives the gradient, and keeps every step of the formula
+        values += 5 * inner  # TensorFlow derives the gradient, and keeps every step of the formula
     return values * activation_bytes + wide * FLOAT32

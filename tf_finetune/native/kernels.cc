@@ -98,7 +98,8 @@ void compute_bias_gelu_grad(void*, TF_OpKernelContext* context) {
   const T* dy = call.input<T>(2);
   T* dx = call.output<T>(0, shape);
   float* dbias = call.output<float>(1, {shape[1]});
-  if (dx && dbias) bias_gelu_grad(x, bias, dy, dx, dbias, shape[0], shape[1]);
+  T* y = call.output<T>(2, shape);
+  if (dx && dbias && y) bias_gelu_grad(x, bias, dy, dx, dbias, y, shape[0], shape[1]);
 }
 
 template <class T>
@@ -187,7 +188,7 @@ const std::vector<Operation>& operations() {
       {"BiasGelu", {"x: T", "bias: float"}, {"y: T"}, {}, KERNELS(compute_bias_gelu)},
       {"BiasGeluGrad",
        {"x: T", "bias: float", "dy: T"},
-       {"dx: T", "dbias: float"},
+       {"dx: T", "dbias: float", "y: T"},
        {},
        KERNELS(compute_bias_gelu_grad)},
       {"DropoutAddNorm",

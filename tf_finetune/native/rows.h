@@ -25,8 +25,10 @@ void bias_gelu(const T* x, const float* bias, T* y, int64_t rows, int64_t width)
   });
 }
 
+// y is what bias_gelu gave: whoever asks for gradients needs it as well, and need not have kept it.
 template <class T>
-void bias_gelu_grad(const T* x, const float* bias, const T* dy, T* dx, float* dbias, int64_t rows, int64_t width) {
+void bias_gelu_grad(const T* x, const float* bias, const T* dy, T* dx, float* dbias, T* y, int64_t rows,
+                    int64_t width) {
   sum_rows(rows, width, width, dbias, [=](Rows mine, float* sums) {
     for (int64_t r = mine.begin; r < mine.end; ++r) {
 #pragma omp simd
@@ -35,6 +37,7 @@ void bias_gelu_grad(const T* x, const float* bias, const T* dy, T* dx, float* db
         const Normal normal(value);
         const float slope = (normal.below + value * normal.density) * wide(dy[r * width + j]);
         narrow(slope, &dx[r * width + j]);
+        narrow(value * normal.below, &y[r * width + j]);
         sums[j] += slope;
       }
     }
