@@ -111,6 +111,8 @@ def settings_of(name: str, measurement: Measurement, *, round_number: int, quick
     }
     if measurement.checkpoint == "base" and not small:
         own["batch_size"] = 16  # so that the time is enough for several
+    if name == "ours" and measurement.corpus == "long":
+        own["batch_tokens"] = own["batch_size"] * 256  # about as many texts a batch, and none that is larger
     data = HERE / ".data"
     return {
         "train": str(data / f"{measurement.corpus}_train.jsonl"),

@@ -37,7 +37,9 @@ def main() -> None:
 
 
 def order_of(examples: TokenizedExamples, job: protocol.Job, *, epoch: int) -> BatchOrder:
-    return training_order(examples.lengths, batch_size=job.batch_size, seed=job.seed, epoch=epoch)
+    return training_order(
+        examples.lengths, batch_size=job.batch_size, batch_tokens=job.batch_tokens, seed=job.seed, epoch=epoch
+    )
 
 
 def compile_for(model: keras.Model, job: protocol.Job, *, steps: int) -> None:

@@ -38,6 +38,7 @@ class Job:
         epochs: what the learning rate is scheduled for, and how far an accuracy job trains.
         seed: of dropout and order.
         spawned: when the process was started, by `time.time()`.
+        batch_tokens: takes the place of batch_size for a peer that can: tokens a batch at most, padding included.
         unmeasured_steps: of a speed job, before the measured ones; at least 1.
         seconds: of measured steps of a speed job.
         evaluation_examples: validation texts that a speed job evaluates.
@@ -55,6 +56,7 @@ class Job:
     epochs: int
     seed: int
     spawned: float
+    batch_tokens: int | None = None
     unmeasured_steps: int = 2
     seconds: float = 20.0
     evaluation_examples: int = 256
