@@ -2,6 +2,9 @@
 
 import contextlib
 import io
+import json
+import os
+import platform
 import time
 
 import keras
@@ -68,3 +71,14 @@ def test_the_matrix_rate_leaves_the_random_numbers_as_they_are():
             runtime.matrix_rate("float32", hidden_size=8, intermediate_size=32)
         drawn.append(float(keras.random.normal(())))
     assert drawn[0] == drawn[1]
+
+
+def test_the_surroundings_are_this_machine_and_these_versions():
+    found = runtime.surroundings("mixed_bfloat16")
+    assert found["keras"] == keras.__version__
+    assert found["python"] == platform.python_version()
+    assert found["cores"] == len(os.sched_getaffinity(0))
+    assert found["gpus"] == "none"
+    assert found["precision"] == "mixed_bfloat16"
+    assert found["processor"]
+    assert json.loads(json.dumps(found)) == found

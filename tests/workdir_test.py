@@ -1,5 +1,8 @@
+import contextlib
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -56,6 +59,24 @@ class TestPublishedFolder:
         assert names(tmp_path) == ["target"]
         assert names(tmp_path / "target") == ["old"]
 
+    def test_an_old_folder_is_replaced_where_that_is_asked_for(self, tmp_path):
+        for name in ("old", "new"):
+            with workdir.published_folder(tmp_path / "target", replace=True) as folder:
+                (folder / name).write_text("x")
+        assert names(tmp_path) == ["target"]
+        assert names(tmp_path / "target") == ["new"]
+
+    def test_files_are_on_the_disk_before_the_folder_has_its_name(self, tmp_path, monkeypatch):
+        events = []
+        rename, sync = os.rename, workdir._sync
+        monkeypatch.setattr(workdir, "_sync", lambda path: (events.append(path.name), sync(path)))
+        monkeypatch.setattr(workdir.os, "rename", lambda *paths: (events.append("renamed"), rename(*paths)))
+        with workdir.published_folder(tmp_path / "target") as folder:
+            (folder / "deeper").mkdir()
+            (folder / "deeper" / "file").write_text("x")
+        assert set(events[:3]) == {"deeper", "file", folder.name}
+        assert events[3:] == ["renamed", tmp_path.name]
+
 
 class TestManifest:
     def test_whole_folder_passes(self, manifested):
@@ -86,6 +107,14 @@ class TestManifest:
         ):
             workdir.check_manifest(manifested)
 
+    def test_a_file_that_the_disk_cannot_give_back(self, manifested, monkeypatch):
+        def broken(path):
+            raise OSError(5, "Input/output error")
+
+        monkeypatch.setattr(workdir, "_sha256", broken)
+        with pytest.raises(InputError, match="missing or altered, in .*vocab, expected"):
+            workdir.check_manifest(manifested)
+
     def test_missing_file(self, manifested):
         (manifested / "weights").unlink()
         with pytest.raises(InputError, match=r"missing or altered, in .*weights"):
@@ -101,35 +130,9 @@ class TestManifest:
 
 
 class TestWorkdir:
-    def test_a_fresh_folder_is_free(self, tmp_path):
-        Workdir(tmp_path).check_free({}, restart=False)
-
-    def test_a_folder_with_a_run_is_not_free(self, tmp_path):
-        run = Workdir(tmp_path)
-        run.config.write_text('{"model": {}, "data": {}, "train": {}}')
-        with pytest.raises(InputError, match="already holds a run, in .*, expected a new --workdir, or --restart"):
-            run.check_free({}, restart=False)
-        run.check_free({}, restart=True)
-
-    def test_a_run_of_another_config_is_told_by_what_differs(self, tmp_path):
-        run = Workdir(tmp_path)
-        there = {
-            "model": {"checkpoint": "a/bert@1234"},
-            "data": {"source": str(tmp_path / "x.csv")},
-            "train": {"epochs": 3},
-        }
-        run.config.write_text(json.dumps(there))
-        same = {"model": {"checkpoint": "a/bert"}, "data": {"source": str(tmp_path / "x.csv")}, "train": {"epochs": 3}}
-        with pytest.raises(InputError, match="already holds a run, in"):
-            run.check_free(same, restart=False)
-        other = same | {"train": {"epochs": 4, "batch_size": 8}}
-        expected = r"already holds a run of another config \(train.epochs is 3 there and 4 here and 1 more\), in"
-        with pytest.raises(InputError, match=expected):
-            run.check_free(other, restart=False)
-
     def test_a_folder_that_cannot_be_made(self):
-        with pytest.raises(InputError, match="cannot write the working directory, in /proc/run, got /proc: "):
-            Workdir("/proc/run").check_free({}, restart=False)
+        with pytest.raises(InputError, match="cannot write the working directory, in /proc/run, got "):
+            hold(Workdir("/proc/run"))
 
     @pytest.mark.parametrize("content", ['{"model_type": "bert"}', "[]", "3", "no json", "\x00"])
     def test_somebody_elses_config_json_is_never_taken_over(self, tmp_path, content):
@@ -138,12 +141,13 @@ class TestWorkdir:
         with pytest.raises(
             InputError, match="a config.json that is not a run's, in .*, expected a new or an empty folder"
         ):
-            run.check_free({}, restart=True)
+            run.check_ours()
 
-    def test_checkpoints_alone_are_a_run(self, tmp_path):
-        (tmp_path / "checkpoints").mkdir()
-        with pytest.raises(InputError, match="already holds a run"):
-            Workdir(tmp_path).check_free({}, restart=False)
+    def test_a_run_is_ours_and_so_is_an_empty_folder(self, tmp_path):
+        run = Workdir(tmp_path)
+        run.check_ours()
+        run.config.write_text('{"model": {}, "data": {}, "train": {}}')
+        run.check_ours()
 
     def test_a_tilde_is_the_home_folder(self, monkeypatch, tmp_path):
         monkeypatch.setenv("HOME", str(tmp_path))
@@ -162,25 +166,33 @@ class TestWorkdir:
     def test_clear_of_an_empty_folder(self, tmp_path):
         Workdir(tmp_path).clear()
 
-    def test_create_makes_parents_and_leaves_nothing_inside(self, tmp_path):
-        Workdir(tmp_path / "a" / "b").create()
-        assert names(tmp_path / "a" / "b") == []
+    def test_what_was_not_finished_is_removed(self, tmp_path):
+        run = Workdir(tmp_path)
+        for folder in (".step_00000002-abc", "step_00000001", "notes"):
+            (run.checkpoints / folder).mkdir(parents=True)
+        for name in (".best.json.4711", ".config.json.12", "best.json", ".notes.json.3"):
+            (tmp_path / name).write_text("x")
+        run.remove_leftovers()
+        assert names(run.checkpoints) == ["notes", "step_00000001"]
+        assert names(tmp_path) == [".notes.json.3", "best.json", "checkpoints"]
 
-    @pytest.mark.parametrize(
-        ("inner", "reason"),
-        [("file", "File exists"), ("file/run", "Not a directory")],
-        ids=["is_a_file", "below_a_file"],
-    )
-    def test_create_where_a_file_is_in_the_way(self, tmp_path, inner, reason):
-        (tmp_path / "file").write_text("x")
-        with pytest.raises(InputError, match=f"cannot write the working directory, in .*{inner}, got {reason}"):
-            Workdir(tmp_path / inner).create()
+    def test_what_was_to_be_replaced_comes_back_where_nothing_took_its_place(self, tmp_path):
+        run = Workdir(tmp_path)
+        for name in (".replaced-a/step_00000001", ".replaced-b/step_00000002", "step_00000002", ".removed-c/step_3"):
+            (run.checkpoints / name).mkdir(parents=True)
+        (run.checkpoints / ".replaced-a" / "step_00000001" / "mine").write_text("x")
+        (tmp_path / ".removed-d" / "checkpoints").mkdir(parents=True)
+        run.remove_leftovers()
+        assert names(run.checkpoints) == ["step_00000001", "step_00000002"]
+        assert names(run.checkpoints / "step_00000001") == ["mine"]
+        assert names(tmp_path) == ["checkpoints"]
 
-    @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
-    def test_create_in_a_read_only_folder(self, tmp_path):
-        tmp_path.chmod(0o500)
-        with pytest.raises(InputError, match="cannot write the working directory, in .*, got Permission denied"):
-            Workdir(tmp_path).create()
+    def test_another_best_takes_the_evaluation_of_the_one_before_with_it(self, tmp_path):
+        run = Workdir(tmp_path)
+        for best, stays in (({"step": 1}, False), ({"step": 1}, True), ({"step": 2}, False)):
+            run.evaluation.write_text("{}")
+            run.publish_best(best)
+            assert (json.loads(run.best.read_text()), run.evaluation.exists()) == (best, stays)
 
     def test_best_checkpoint_of_an_empty_folder(self, tmp_path):
         with pytest.raises(
@@ -203,3 +215,88 @@ class TestWorkdir:
         json_files.write(run.best, {"checkpoint": "step_00000007"})
         with pytest.raises(InputError, match="missing or altered"):
             run.best_checkpoint()
+
+    def test_best_checkpoint_is_asked_for_without_what_only_training_reads(self, manifested):
+        run = Workdir(manifested.parent)
+        run.checkpoints.mkdir()
+        (manifested / "training_state.json").write_text("{}")
+        workdir.write_manifest(manifested)
+        (manifested / "training_state.json").write_text("")
+        manifested.rename(run.checkpoints / "step_00000007")
+        json_files.write(run.best, {"checkpoint": "step_00000007"})
+        assert run.best_checkpoint().name == "step_00000007"
+        with pytest.raises(InputError, match="missing or altered, in .*training_state.json"):
+            workdir.check_manifest(run.best_checkpoint())
+
+
+def hold(run, inside=lambda: None):
+    with run.locked():
+        inside()
+
+
+class TestLock:
+    def test_the_folder_is_made(self, tmp_path):
+        run = Workdir(tmp_path / "a" / "b")
+        hold(run, lambda: run.config.write_text("x"))
+        assert names(run.path) == [".lock", "config.json"]
+
+    @pytest.mark.parametrize("error", [None, ValueError, KeyboardInterrupt])
+    def test_nothing_is_left_of_a_folder_made_in_vain(self, tmp_path, error):
+        def fail():
+            assert (tmp_path / "a" / "b").is_dir()
+            if error:
+                raise error
+
+        with pytest.raises(error) if error else contextlib.nullcontext():
+            hold(Workdir(tmp_path / "a" / "b"), fail)
+        assert names(tmp_path) == []
+
+    def test_a_folder_that_was_there_stays(self, tmp_path):
+        hold(Workdir(tmp_path))
+        assert tmp_path.is_dir()
+        assert names(tmp_path) == []
+
+    def test_a_second_one_is_refused_and_the_first_goes_on(self, tmp_path):
+        (tmp_path / "run").mkdir()
+        refused = pytest.raises(InputError, match="another run is at work in the working directory, in .*run, expected")
+
+        def second():
+            with refused:
+                hold(Workdir(tmp_path / "run"))
+
+        hold(Workdir(tmp_path / "run"), second)
+        hold(Workdir(tmp_path / "run"))
+
+    def test_a_process_that_was_killed_holds_nothing(self, tmp_path):
+        code = (
+            "import os, sys; from tf_finetune.workdir import Workdir\n"
+            "with Workdir(sys.argv[1]).locked(): os.kill(os.getpid(), 9)"
+        )
+        result = subprocess.run([sys.executable, "-c", code, str(tmp_path)])
+        assert result.returncode == -9
+        assert names(tmp_path) == [".lock"]
+        hold(Workdir(tmp_path))
+
+    def test_a_file_system_without_locks_is_warned_of(self, tmp_path, monkeypatch, capsys):
+        def none_here(*args, **kwargs):
+            raise NotImplementedError
+
+        monkeypatch.setattr(workdir.filelock.FileLock, "acquire", none_here)
+        hold(Workdir(tmp_path))
+        assert "warning: this file system has no locks" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("inner", "reason"),
+        [("file", "a file"), ("file/run", "Not a directory")],
+        ids=["is_a_file", "below_a_file"],
+    )
+    def test_where_a_file_is_in_the_way(self, tmp_path, inner, reason):
+        (tmp_path / "file").write_text("x")
+        with pytest.raises(InputError, match=f"cannot write the working directory, in .*{inner}, got {reason}"):
+            hold(Workdir(tmp_path / inner))
+
+    @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+    def test_in_a_read_only_folder(self, tmp_path):
+        tmp_path.chmod(0o500)
+        with pytest.raises(InputError, match="cannot write the working directory, in .*, got Permission denied"):
+            hold(Workdir(tmp_path))

@@ -1,4 +1,7 @@
-"""The two exceptions that the command line answers in one line: "your input", and "this run cannot go on"."""
+"""What the command line answers in one line: "your input", "this run cannot go on", and "you stopped it"."""
+
+# EX_TEMPFAIL of sysexits.h: to be tried again.
+INTERRUPTED_STATUS = 75
 
 
 class InputError(Exception):
@@ -30,4 +33,12 @@ class RunError(Exception):
     """The input was fine and the run still cannot go on: the loss is not finite, an export broke a promise.
 
     The command line prints it as `error: MESSAGE` on one line and exits with status 1.
+    """
+
+
+class Interrupted(KeyboardInterrupt):
+    """SIGTERM or Ctrl-C ended a training run, which the same command goes on with.
+
+    A KeyboardInterrupt, so that no library takes it for a mistake of its own and goes on. The command line prints it on
+    one line and exits with INTERRUPTED_STATUS.
     """

@@ -32,12 +32,18 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def write(path: Path, content: Any, *, allow_nan: bool = False) -> None:
-    """Writes the file whole: aside first, then renamed over the old one."""
+    """Writes the file whole: aside first, then renamed over the old one. A process that is killed meanwhile leaves
+    `.NAME.PROCESS` behind."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=allow_nan) + "\n"
     try:
-        aside.write_text(text, encoding="utf-8")
+        with aside.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())  # else a machine that loses its power may keep the new name and no content
         os.replace(aside, path)
-    except BaseException:
+    except BaseException as error:
         aside.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)  # a full disk's has none
         raise

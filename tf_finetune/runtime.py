@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 from tf_finetune.config import Precision
@@ -20,6 +21,12 @@ MATRIX_SECONDS = 0.2
 def warn(text: str) -> None:
     """Says what may be a mistake and does not stop the run."""
     print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
+def advise(text: str | None) -> None:
+    """Warns, where there is something to say."""
+    if text:
+        warn(text)
 
 
 def say(line: str) -> None:
@@ -63,6 +70,13 @@ def disable_reduced_float32() -> None:
     import tensorflow as tf
 
     tf.config.experimental.enable_tensor_float_32_execution(False)
+
+
+def use_deterministic_operations() -> None:
+    """For the rest of the process; TensorFlow has no way back."""
+    import tensorflow as tf
+
+    tf.config.experimental.enable_op_determinism()
 
 
 def check_backend() -> None:
@@ -132,14 +146,47 @@ def matrix_rate(dtype: str, *, hidden_size: int, intermediate_size: int) -> floa
     return 2 * MATRIX_ROWS * hidden_size * intermediate_size / best
 
 
+def surroundings(policy: str) -> dict[str, str | int]:
+    """What the bits of a training run depend on beside its config, its data and how its operations are compiled."""
+    found = gpus()
+    names = ("tf_finetune", "tensorflow", "keras", "numpy")
+    return {
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in names},
+        "system": platform.system(),
+        "processor": _processor(),
+        "cores": _cores(),
+        "gpus": ", ".join(device_name(one) for one in found) or "none",
+        "precision": policy,
+    }
+
+
+def _processor() -> str:
+    """By the name it gives itself, as far as that can be read."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def device_name(gpu) -> str:
+    """Of one of `gpus`."""
+    import tensorflow as tf
+
+    return tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
+
+
 def describe(policy: str) -> str:
     """One line: device, cores, versions and precision."""
     import keras
     import tensorflow as tf
 
     found = gpus()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    device = f"{len(found)} GPU" if found else f"CPU, {cores} cores"
+    device = f"{len(found)} GPU" if found else f"CPU, {_cores()} cores"
     return (
         f"{device}; {policy}; TensorFlow {tf.__version__}, Keras {keras.__version__} "
         f"({keras.backend.backend()}), Python {platform.python_version()}"

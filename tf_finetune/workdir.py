@@ -6,14 +6,22 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tf_finetune import json_files
+import filelock
+
+from tf_finetune import json_files, runtime
 from tf_finetune.errors import InputError
 
 MANIFEST = "manifest.json"
+LOCK = ".lock"
+# The files of a checkpoint that only training reads; the others are a Hugging Face model folder.
+STATE, STATE_TENSORS = TRAINING_STATE = ("training_state.json", "training_state.safetensors")
+
+# Beside where a folder was, the folder that it is in while another takes its place, or until it is removed.
+REPLACED, REMOVED = ".replaced-", ".removed-"
 
 
 class Workdir:
@@ -29,47 +37,53 @@ class Workdir:
         self.evaluation = self.path / "evaluation.json"
         self.export = self.path / "export"
 
-    def check_free(self, config: dict[str, dict[str, Any]], *, restart: bool) -> None:
-        """Refuses a folder that cannot be made, holds a run (unless it is to be restarted) or somebody's config.json.
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the folder for one run, and makes it where it is not there. Nothing is left of a folder made in vain.
 
-        Args:
-            config: of the run that is to begin, compared with that of a run already there.
-            restart: whether such a run may be replaced.
+        The lock is the operating system's: it ends with the process that holds it, however that ends.
+
+        Raises:
+            InputError: another run holds it, or it cannot be made or written.
+        """
+        made = [folder for folder in (self.path, *self.path.absolute().parents) if not folder.exists()]
+        lock = filelock.FileLock(self.path / LOCK)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise InputError(
+                "another run is at work in the working directory",
+                where=self.path,
+                expected="another --workdir, or that run ended",
+            ) from None
+        except NotImplementedError:
+            runtime.warn(f"this file system has no locks: let no other run use {self.path} meanwhile")
+        except OSError as error:
+            _remove_empty(made)
+            got = "a file" if isinstance(error, FileExistsError) else error.strerror
+            raise InputError("cannot write the working directory", where=self.path, got=got) from None
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                if [path.name for path in self.path.iterdir()] == [LOCK]:
+                    (self.path / LOCK).unlink()
+            lock.release()
+            _remove_empty(made)
+
+    def check_ours(self) -> None:
+        """Refuses a folder with a config.json that no run has written.
 
         Raises:
             InputError: as said.
         """
-        there = next(path for path in (self.path, *self.path.absolute().parents) if path.exists())
-        try:
-            with tempfile.TemporaryDirectory(dir=there):
-                pass
-        except OSError as error:
-            got = f"{there}: {error.strerror}"
-            raise InputError("cannot write the working directory", where=self.path, got=got) from None
         if self.config.exists() and not self._is_ours():
             raise InputError(
                 "the working directory holds a config.json that is not a run's",
                 where=self.path,
                 expected="a new or an empty folder",
             )
-        if not restart and (self.config.exists() or self.checkpoints.exists()):
-            raise InputError(
-                f"the working directory already holds a run{self._difference(config)}",
-                where=self.path,
-                expected="a new --workdir, or --restart to remove that run and start over",
-            )
-
-    def _difference(self, config: dict[str, dict[str, Any]]) -> str:
-        """What another config of the run already there says otherwise: its first field, and how many more."""
-        there = json.loads(self.config.read_text(encoding="utf-8")) if self.config.exists() else config
-        changes = [
-            f"{section}.{name} is {there[section].get(name)} there and {value} here"
-            for section, values in config.items()
-            for name, value in values.items()
-            if section in there and not is_same(there[section].get(name), value)
-        ]
-        more = f" and {len(changes) - 1} more" if changes[1:] else ""
-        return f" of another config ({changes[0]}{more})" if changes else ""
 
     def _is_ours(self) -> bool:
         try:
@@ -77,25 +91,33 @@ class Workdir:
         except (ValueError, TypeError):
             return False
 
+    def remove_leftovers(self) -> None:
+        """Takes back what a run that was killed had not finished writing, and finishes what it was removing."""
+        for folder in self.checkpoints.glob(f"{REPLACED}*/*"):
+            if not (self.checkpoints / folder.name).exists():
+                os.rename(folder, self.checkpoints / folder.name)
+        asides = (".step_*", f"{REPLACED}*", f"{REMOVED}*")
+        for folder in (*self.path.glob(f"{REMOVED}*"), *(f for one in asides for f in self.checkpoints.glob(one))):
+            shutil.rmtree(folder, ignore_errors=True)
+        for path in (self.config, self.best):
+            for leftover in self.path.glob(f".{path.name}.*"):
+                leftover.unlink(missing_ok=True)
+
     def clear(self) -> None:
         """Removes an earlier run's files, and nothing else that may lie in the folder. Exports stay."""
         for folder in (self.checkpoints, self.tensorboard):
-            shutil.rmtree(folder, ignore_errors=True)
+            if folder.exists():
+                remove_folder(folder)
         for path in (self.config, self.metrics, self.best, self.evaluation):
             path.unlink(missing_ok=True)
 
-    def create(self) -> None:
-        """Makes the folder and proves that it can be written.
-
-        Raises:
-            InputError: it cannot.
-        """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.path):
-                pass
-        except OSError as error:
-            raise InputError("cannot write the working directory", where=self.path, got=error.strerror) from None
+    def publish_best(self, best: dict[str, Any]) -> None:
+        """Writes best.json; what was said of another checkpoint in evaluation.json goes with it."""
+        with contextlib.suppress(OSError, ValueError):
+            if json.loads(self.best.read_text(encoding="utf-8")) == best:
+                return
+        self.evaluation.unlink(missing_ok=True)
+        json_files.write(self.best, best)
 
     def best_checkpoint(self) -> Path:
         """The folder of the checkpoint that did best in validation, its files checked against the manifest.
@@ -110,8 +132,15 @@ class Workdir:
         except (ValueError, KeyError, TypeError):
             raise InputError("unreadable file", where=self.best, expected="the name of a checkpoint") from None
         folder = self.checkpoints / name
-        check_manifest(folder)
+        check_manifest(folder, without=TRAINING_STATE)
         return folder
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Of nested folders, the innermost first, those that hold nothing."""
+    with contextlib.suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def is_same(kept: Any, given: Any) -> bool:
@@ -122,20 +151,54 @@ def is_same(kept: Any, given: Any) -> bool:
 
 
 @contextlib.contextmanager
-def published_folder(target: Path) -> Iterator[Path]:
-    """A folder to fill, renamed to `target` at the end; when the block fails, nothing is left of it."""
+def published_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
+    """A folder to fill, on the disk and then renamed to `target` at the end; when the block fails, nothing is left.
+
+    Args:
+        target: what it will be.
+        replace: whether such a folder may be there already; it is removed after the other has come. A process that is
+            killed between leaves it to `remove_leftovers`.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         yield aside
         aside.chmod(0o755)
+        for path in (*aside.rglob("*"), aside):
+            _sync(path)
+        replaced = _moved_aside(target, REPLACED) if replace and target.exists() else None
         os.rename(aside, target)
+        _sync(target.parent)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
+    if replaced:
+        shutil.rmtree(replaced)
 
 
-def write_manifest(folder: Path, **facts: str) -> None:
+def remove_folder(folder: Path) -> None:
+    """Removes a folder that is never seen half removed: it loses its name first."""
+    shutil.rmtree(_moved_aside(folder, REMOVED))
+
+
+def _moved_aside(folder: Path, prefix: str) -> Path:
+    aside = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
+    os.rename(folder, aside / folder.name)
+    return aside
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk."""
+    if path.is_dir() and os.name == "nt":  # Windows opens no folders
+        return
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def write_manifest(folder: Path, **facts: Any) -> None:
     """Records size and sha256 of every file in the folder; written last, it says that all the others are whole.
 
     Args:
@@ -147,24 +210,38 @@ def write_manifest(folder: Path, **facts: str) -> None:
     json_files.write(folder / MANIFEST, {**facts, "files": entries})
 
 
-def check_manifest(folder: Path) -> None:
-    """Compares every file with the manifest.
+def check_manifest(folder: Path, *, without: Collection[str] = ()) -> dict[str, Any]:
+    """Compares every file with the manifest, but for those whose names are in `without`.
+
+    Returns:
+        The manifest.
 
     Raises:
         InputError: a file is missing or altered.
     """
     try:
-        entries = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        entries = dict(manifest["files"])
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError("checkpoint is incomplete", where=folder, expected=f"a readable {MANIFEST}") from None
     for name, entry in entries.items():
         path = folder / name
-        if not path.is_file() or path.stat().st_size != entry["bytes"] or _sha256(path) != entry["sha256"]:
+        if name in without:
+            continue
+        if not _is_as_written(path, entry):
             raise InputError(
                 "a checkpoint file is missing or altered",
                 where=path,
                 expected=f"{entry['bytes']} bytes with sha256 {entry['sha256'][:12]}...",
             )
+    return manifest
+
+
+def _is_as_written(path: Path, entry: dict[str, Any]) -> bool:
+    try:
+        return path.is_file() and path.stat().st_size == entry["bytes"] and _sha256(path) == entry["sha256"]
+    except OSError:  # a disk that cannot give it back
+        return False
 
 
 def _sha256(path: Path) -> str:
