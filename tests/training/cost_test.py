@@ -54,6 +54,16 @@ def test_the_first_step_counts_as_padding_and_into_no_speed(after_three_steps):
     assert timing["input_wait_share"] == pytest.approx(0.25)
 
 
+def test_where_nobody_knows_the_wait_nothing_is_said_of_it(run):
+    run.meter.begin_epoch(0, WORK, None)
+    for batch in range(2):
+        run.step(batch, 1.0)
+    found = run.meter.report(1)
+    assert "input_wait_share" not in found.timing
+    assert "waiting" not in found.line()
+    assert found.line().startswith("30 tokens/s")
+
+
 def test_every_report_is_about_the_steps_since_the_last(after_three_steps):
     after_three_steps.meter.report(2)
     after_three_steps.step(3, 0.5)

@@ -34,19 +34,25 @@ class TestClippedByGlobalNorm:
         return [sparse, None, tf.constant([0.0, 4.0])]
 
     def test_scaled_down_together(self):
-        sparse, none, dense = kernels.clipped_by_global_norm(self.gradients(), 2.5)
+        sparse, none, dense = kernels.clipped_by_global_norm(
+            self.gradients(), 2.5, kernels.global_norm(self.gradients())
+        )
         assert none is None
         np.testing.assert_allclose(kernels.dense_gradient(sparse), [[0], [0], [1.5], [0]])
         np.testing.assert_allclose(dense, [0, 2])
 
     def test_small_ones_stay(self):
-        sparse, _, dense = kernels.clipped_by_global_norm(self.gradients(), 5.5)
+        sparse, _, dense = kernels.clipped_by_global_norm(self.gradients(), 5.5, kernels.global_norm(self.gradients()))
         np.testing.assert_array_equal(sparse.values, [[3], [0]])
         np.testing.assert_array_equal(dense, [0, 4])
 
-    def test_an_infinite_one_shows(self):
-        (clipped,) = kernels.clipped_by_global_norm([tf.constant([np.inf, 1.0])], 1.0)
-        assert not np.isfinite(clipped).all()
+    @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+    def test_one_that_is_not_finite_shows(self, value):
+        for gradient in (tf.constant([value, 1.0]), tf.constant([value], tf.bfloat16)):
+            assert not np.isfinite(kernels.global_norm([*self.gradients(), gradient]))
+
+    def test_norm(self):
+        assert float(kernels.global_norm(self.gradients())) == pytest.approx(5.0)
 
 
 class TestFusedAdamUpdate:

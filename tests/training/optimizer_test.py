@@ -151,6 +151,75 @@ def test_clipping_sums_the_rows_of_a_sparse_gradient_first():
     np.testing.assert_allclose(optimizer._momentums[0].numpy()[1], [1.0, 0.0], rtol=1e-6)
 
 
+class TestSkipping:
+    """Steps whose loss or gradient is not finite."""
+
+    @pytest.fixture(params=[False, True], ids=["eager", "traced"])
+    def step(self, request):
+        """Applies gradients to the variables; returns the optimizer with all its options in use."""
+        optimizer = AdamWeightDecay(
+            learning_rate=0.01, weight_decay=0.1, global_clipnorm=1.0, skip_nonfinite_steps=True
+        )
+        variables = new_variables()
+        optimizer.build(variables)
+
+        def apply(gradients):
+            optimizer.apply(gradients, variables)
+
+        return optimizer, variables, tf.function(apply) if request.param else apply
+
+    @pytest.mark.parametrize("where", range(3))
+    @pytest.mark.parametrize("value", [np.inf, np.nan])
+    def test_nothing_changes_but_the_count(self, step, where, value):
+        optimizer, variables, apply = step
+        first, second, third = new_gradients(3)
+        apply(first)
+        kept = [variable.numpy() for variable in (*variables, *optimizer._momentums, *optimizer._velocities)]
+        bad = list(second)
+        bad[where] = (
+            tf.IndexedSlices(bad[0].values * value, bad[0].indices, bad[0].dense_shape)
+            if where == 0
+            else bad[where] * value
+        )
+        apply(bad)
+        assert (int(optimizer.skipped_steps), int(optimizer.skipped_in_a_row), int(optimizer.iterations)) == (1, 1, 2)
+        now = [variable.numpy() for variable in (*variables, *optimizer._momentums, *optimizer._velocities)]
+        for before, after in zip(kept, now, strict=True):
+            np.testing.assert_array_equal(before, after)
+        apply(third)
+        assert (int(optimizer.skipped_steps), int(optimizer.skipped_in_a_row), int(optimizer.iterations)) == (1, 0, 3)
+        assert all(np.isfinite(variable).all() for variable in variables)
+
+    def test_finite_steps_are_the_same_bits(self, step):
+        optimizer, variables, apply = step
+        others = new_variables()
+        plain = AdamWeightDecay(learning_rate=0.01, weight_decay=0.1, global_clipnorm=1.0)
+        plain.build(others)
+        once = tf.function(lambda gradients: plain.apply(gradients, others))
+        for gradients in new_gradients(4):
+            apply(gradients)
+            once(gradients)
+        if not isinstance(apply, type(once)):
+            return  # eager operations are fused otherwise
+        for mine, theirs in zip(variables, others, strict=True):
+            np.testing.assert_array_equal(mine.numpy(), theirs.numpy())
+
+    @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+    def test_a_loss_that_is_not_finite_has_no_finite_gradient(self, value):
+        optimizer, weight = AdamWeightDecay(skip_nonfinite_steps=True), tf.Variable(2.0)
+        with tf.GradientTape() as tape:
+            loss = optimizer.scale_loss(weight * 3 + value)
+        assert not np.isfinite(tape.gradient(loss, weight))
+
+    def test_a_finite_loss_stays(self):
+        assert float(AdamWeightDecay(skip_nonfinite_steps=True).scale_loss(tf.constant(2.5))) == 2.5
+
+    def test_it_comes_back_from_a_config(self):
+        made = AdamWeightDecay.from_config(AdamWeightDecay(skip_nonfinite_steps=True).get_config())
+        assert made.skip_nonfinite_steps
+        assert not AdamWeightDecay.from_config(AdamWeightDecay().get_config()).skip_nonfinite_steps
+
+
 class TestWeightDecay:
     @pytest.fixture
     def changed(self):

@@ -1,16 +1,24 @@
 """What a run says while it trains: a line of progress and a line of metrics.jsonl every few steps."""
 
+import contextlib
 import json
 import math
+import os
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import keras
+import numpy as np
 
-from tf_finetune.errors import RunError
+from tf_finetune.errors import InputError, RunError
+from tf_finetune.training import state_arrays
 from tf_finetune.training.cost import CostMeter, EpochWork
 from tf_finetune.training.optimizer import WarmupLinearDecay
+
+# Of a record: what is no number of TensorBoard's.
+NO_NUMBERS = ("split", "epoch", "step", "timing")
 
 
 class MetricsLog:
@@ -25,24 +33,149 @@ class MetricsLog:
         self.path, self.tensorboard = path, tensorboard
         self.writers = {}
 
+    def cut(self, size: int, *, warn: Callable[[str], None]) -> None:
+        """Takes back what was written after the first `size` bytes; TensorBoard's files are made anew.
+
+        Args:
+            size: what `size` gave.
+            warn: told if there is less.
+
+        Raises:
+            InputError: a line that no run has written.
+        """
+        with self._written():
+            self.path.touch()
+            content = self.path.read_bytes()[:size]
+            whole = content[: content.rfind(b"\n") + 1]
+            if len(whole) < size:
+                warn(f"{self.path} is shorter than the run had made it: what it lacks is lost")
+            os.truncate(self.path, len(whole))
+            shutil.rmtree(self.tensorboard, ignore_errors=True)
+        for number, line in enumerate(whole.splitlines(), 1):
+            try:
+                record = json.loads(line)
+                split, step = record["split"], record["step"]
+            except (ValueError, KeyError, TypeError):
+                expected = "what the run had written; --restart to start over"
+                raise InputError("not a record", where=f"{self.path} line {number}", expected=expected) from None
+            timing = record.get("timing", {})
+            self._write_events(split, step, {k: v for k, v in record.items() if k not in NO_NUMBERS} | timing)
+
+    def size(self) -> int:
+        """Bytes of metrics.jsonl, all of them on the disk."""
+        with self._written(), self.path.open("a", encoding="utf-8") as file:
+            os.fsync(file.fileno())
+            return os.fstat(file.fileno()).st_size
+
     def write(self, *, split: str, epoch: int, step: int, timing: dict[str, float] | None = None, **numbers: float):
         record = {"split": split, "epoch": epoch, "step": step, **numbers} | ({"timing": timing} if timing else {})
-        with self.path.open("a", encoding="utf-8") as file:
+        with self._written(), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record, allow_nan=False) + "\n")
         self._write_events(split, step, numbers | (timing or {}))
+
+    @contextlib.contextmanager
+    def _written(self) -> Iterator[None]:
+        """Says what cannot be written: a full disk's error names no file, and TensorFlow's sounds like its memory."""
+        import tensorflow as tf
+
+        try:
+            yield
+        except (OSError, tf.errors.OpError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error.message
+            raise RunError(f"the metrics cannot be written, in {self.path.parent}: {reason}") from error
 
     def _write_events(self, split: str, step: int, numbers: dict[str, float]) -> None:
         import tensorflow as tf
 
-        if split not in self.writers:
-            self.writers[split] = tf.summary.create_file_writer(str(self.tensorboard / split))
         # Not tf.summary.scalar, which wants TensorBoard itself installed: reading needs it, writing does not.
         summary = tf.compat.v1.Summary()
         for name, value in numbers.items():
             summary.value.add(tag=name, simple_value=value)
-        with self.writers[split].as_default():
-            tf.summary.experimental.write_raw_pb(summary.SerializeToString(), step=step)
-        self.writers[split].flush()
+        with self._written():
+            if split not in self.writers:
+                self.writers[split] = tf.summary.create_file_writer(str(self.tensorboard / split))
+            with self.writers[split].as_default():
+                tf.summary.experimental.write_raw_pb(summary.SerializeToString(), step=step)
+            self.writers[split].flush()
+
+
+class FiniteMetrics(keras.callbacks.Callback):
+    """Keeps steps whose loss is not finite out of the metrics of the epoch, and stops the run when there are too many.
+
+    The optimizer has changed nothing in such a step, nor in one whose gradient is not finite (skip_nonfinite_steps).
+
+    Args:
+        first_step: optimizer steps done before.
+        most: how many may come in a row.
+
+    Attributes:
+        numbers: the metrics of the epoch so far.
+        skipped_steps: of the whole run.
+
+    Raises:
+        RunError: more than `most` came in a row.
+    """
+
+    def __init__(self, *, first_step: int, most: int):
+        super().__init__()
+        self.step, self.most = first_step, most
+        self.numbers: dict[str, float] = {}
+        self.skipped_steps = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.kept = state_arrays.metrics_of(self.model)
+        if any(array.any() for array in self.kept.values()):  # else no step of the epoch so far had a finite loss
+            self.numbers = {name: float(value) for name, value in self.model.get_metrics_result().items()}
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.step += 1
+        if math.isfinite(logs["loss"]):
+            self.kept = state_arrays.metrics_of(self.model)
+            self.numbers = {name: float(value) for name, value in logs.items()}
+        else:
+            state_arrays.restore_metrics(self.model, self.kept)
+        optimizer = self.model.optimizer
+        self.skipped_steps, in_a_row = int(optimizer.skipped_steps), int(optimizer.skipped_in_a_row)
+        if in_a_row > self.most:
+            raise RunError(
+                f"the loss or its gradient was not finite in {in_a_row} steps in a row, the last of them step "
+                f"{self.step}: a lower learning rate may help; train.max_skipped_steps={self.most} may be skipped"
+            )
+
+
+class Pause(keras.callbacks.Callback):
+    """Ends a `fit` after the step at which `is_due(steps done in it)` first holds."""
+
+    def __init__(self, is_due: Callable[[int], bool]):
+        super().__init__()
+        self.is_due = is_due
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.is_due(batch + 1):
+            self.model.stop_training = True
+
+
+class AfterPrediction(keras.callbacks.Callback):
+    """Calls a function after each batch of a `predict`."""
+
+    def __init__(self, act: Callable[[], None]):
+        super().__init__()
+        self.act = act
+
+    def on_predict_batch_end(self, batch, logs=None):
+        self.act()
+
+
+class RestoreMetrics(keras.callbacks.Callback):
+    """Lets a `fit` go on with the metrics of an epoch, which it sets back as it begins."""
+
+    def __init__(self, metrics: Mapping[str, np.ndarray]):
+        super().__init__()
+        self.metrics = metrics
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self.metrics:
+            state_arrays.restore_metrics(self.model, self.metrics)
 
 
 class Progress(keras.callbacks.Callback):
@@ -50,15 +183,15 @@ class Progress(keras.callbacks.Callback):
 
     Loss and accuracy are those of the epoch so far, the cost is that of the steps since the last line.
 
-    Raises RunError at the first step whose loss is not finite.
-
     Args:
         log: where records go.
+        metrics: called before this.
         schedule: learning rate by step, and the number of steps of the run.
         meter: of the run.
         work: of this epoch's batches.
-        waited: seconds that this epoch's steps have waited for their batches so far.
-        first_step: optimizer steps done before this epoch.
+        waited: seconds that the steps have waited for their batches so far; None if nobody knows.
+        first_step: optimizer steps done before the epoch.
+        first_batch: of the epoch, to begin with.
         every: steps between two lines.
     """
 
@@ -66,46 +199,52 @@ class Progress(keras.callbacks.Callback):
         self,
         log: MetricsLog,
         *,
+        metrics: FiniteMetrics,
         schedule: WarmupLinearDecay,
         meter: CostMeter,
         work: EpochWork,
-        waited: Callable[[], float],
+        waited: Callable[[], float] | None,
         first_step: int,
+        first_batch: int = 0,
         every: int,
     ):
         super().__init__()
-        self.log, self.schedule, self.meter, self.work, self.waited = log, schedule, meter, work, waited
-        self.first_step, self.every = first_step, every
-        self.batch = 0  # the one at work
+        self.log, self.metrics, self.schedule, self.meter = log, metrics, schedule, meter
+        self.work, self.waited = work, waited
+        self.first_step, self.first_batch, self.every = first_step, first_batch, every
+        self.batch = first_batch  # the one at work
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch
         self.began = time.perf_counter()
-        self.meter.begin_epoch(epoch, self.work, self.waited)
+        since_last_line = (self.first_step + self.first_batch) % self.every
+        reported = max(0, self.first_batch - since_last_line)
+        self.meter.begin_epoch(epoch, self.work, self.waited, first=self.first_batch, reported=reported)
 
     def on_train_batch_begin(self, batch, logs=None):
-        self.batch = batch
+        self.batch = self.first_batch + batch
 
     def on_train_batch_end(self, batch, logs=None):
-        step = self.first_step + batch + 1
-        if not math.isfinite(logs["loss"]):
-            raise RunError(f"the loss is {logs['loss']} at step {step}: a lower learning rate may help")
-        self.meter.step_done(batch)
-        if step % self.every == 0 or batch + 1 == len(self.work.examples):
-            self._report(batch, step, logs)
+        done = self.first_batch + batch + 1
+        step = self.first_step + done
+        self.meter.step_done(done - 1)
+        if step % self.every == 0 or done == len(self.work.examples):
+            self._report(done - 1, step)
 
-    def _report(self, batch: int, step: int, logs: dict[str, float]) -> None:
-        cost = self.meter.report(batch)
+    def _report(self, batch: int, step: int) -> None:
+        cost, numbers = self.meter.report(batch), self.metrics.numbers
         learning_rate = float(self.schedule(step - 1))
-        numbers = {name: float(value) for name, value in logs.items()}
-        accuracy = f"  accuracy {numbers['accuracy']:.4f}" if "accuracy" in numbers else ""
+        found = "  ".join(f"{name} {numbers[name]:.4f}" for name in ("loss", "accuracy") if name in numbers)
         print(
-            f"epoch {self.epoch + 1}  step {step}/{self.schedule.num_train_steps}  loss {numbers['loss']:.4f}{accuracy}"
+            f"epoch {self.epoch + 1}  step {step}/{self.schedule.num_train_steps}  {found}"
             f"  learning_rate {learning_rate:.2e}  {cost.timing['examples_per_second']:.0f} examples/s",
             flush=True,
         )
         if cost.line():
             print(f"  {cost.line()}", flush=True)
+        skipped = self.metrics.skipped_steps
+        if skipped:
+            print(f"  steps skipped so far, their loss or gradient not finite: {skipped}", flush=True)
         self.log.write(
             split="train",
             epoch=self.epoch,
@@ -113,5 +252,6 @@ class Progress(keras.callbacks.Callback):
             **numbers,
             learning_rate=learning_rate,
             padding_share=cost.padding_share,
+            skipped_steps=skipped,
             timing={"epoch_seconds": time.perf_counter() - self.began} | cost.timing,
         )

@@ -41,10 +41,10 @@ class Cost:
         if "seconds_left" not in self.timing:
             return ""
         timing = self.timing
+        waited = f"  {timing['input_wait_share']:.1%} waiting for input" if "input_wait_share" in timing else ""
         return (
             f"{timing['tokens_per_second']:.0f} tokens/s  {self.padding_share:.1%} padding"
-            f"  {timing['matrix_rate_share']:.0%} of the matrix rate"
-            f"  {timing['input_wait_share']:.1%} waiting for input  {duration(timing['seconds_left'])} left"
+            f"  {timing['matrix_rate_share']:.0%} of the matrix rate{waited}  {duration(timing['seconds_left'])} left"
         )
 
 
@@ -66,11 +66,21 @@ class CostMeter:
         self.seconds, self.flops = 0.0, 0.0  # of all steps measured and reported
         self.is_traced = False
 
-    def begin_epoch(self, epoch: int, work: EpochWork, waited: Callable[[], float]) -> None:
-        """Begins an epoch, from 0; `waited` says how many seconds its steps have waited for their batches so far."""
+    def begin_epoch(
+        self, epoch: int, work: EpochWork, waited: Callable[[], float] | None, *, first: int = 0, reported: int = 0
+    ) -> None:
+        """Begins an epoch, or goes on with it.
+
+        Args:
+            epoch: from 0.
+            work: of all its batches.
+            waited: how many seconds the steps have waited for their batches, from now on; None if nobody knows.
+            first: the batch to begin with.
+            reported: batches that earlier reports were about.
+        """
         self.epoch, self.work, self.waited = epoch, work, waited
-        self.reported = 0
-        self._measure_from(0)
+        self.reported = reported
+        self._measure_from(first)
 
     def step_done(self, batch: int) -> None:
         """To be called after each step, with its number in the epoch."""
@@ -89,18 +99,22 @@ class CostMeter:
         return Cost(padding_share=padding_share, timing=timing)
 
     def _measure_from(self, batch: int) -> None:
-        self.measured, self.began, self.waited_before = batch, time.perf_counter(), self.waited()
+        self.measured, self.began = batch, time.perf_counter()
+        self.waited_before = self.waited() if self.waited else 0.0
 
     def _timing(self, steps: slice) -> dict[str, float]:
         seconds = max(time.perf_counter() - self.began, 1e-9)
         flops = float(self.work.flops[steps].sum())
         self.seconds, self.flops = self.seconds + seconds, self.flops + flops
+        waited = {}
+        if self.waited:
+            waited["input_wait_share"] = min(max((self.waited() - self.waited_before) / seconds, 0.0), 1.0)
         return {
             "examples_per_second": float(self.work.examples[steps].sum()) / seconds,
             "tokens_per_second": float(self.work.tokens[steps].sum()) / seconds,
             "matrix_rate": self.matrix_rate,
             "matrix_rate_share": flops / seconds / self.matrix_rate,
-            "input_wait_share": min(max((self.waited() - self.waited_before) / seconds, 0.0), 1.0),
+            **waited,
             "seconds_left": self._seconds_left(steps.stop),
         }
 

@@ -21,10 +21,10 @@ def summed_rows(gradient):
     return tf.IndexedSlices(values, rows, gradient.dense_shape)
 
 
-def clipped_by_global_norm(gradients: list, norm: float) -> list:
-    """All gradients scaled down together to an L2 norm, sparse ones by the rows they have (TensorFlow only).
+def global_norm(gradients: list):
+    """The L2 norm of all gradients together, float32, in one pass (TensorFlow only).
 
-    One pass measures and one scales, where `keras.optimizers` makes four. The rows of sparse ones must be distinct.
+    Not finite where one of them is not. The rows of sparse ones must be distinct.
     """
     import tensorflow as tf
 
@@ -33,7 +33,20 @@ def clipped_by_global_norm(gradients: list, norm: float) -> list:
         for gradient in gradients
         if gradient is not None
     ]
-    scale = norm / tf.maximum(tf.sqrt(2.0 * tf.add_n(halves)), norm)
+    return tf.sqrt(2.0 * tf.add_n(halves))
+
+
+def clipped_by_global_norm(gradients: list, limit: float, norm) -> list:
+    """All gradients scaled down together so that their norm is `limit` at most, in one pass (TensorFlow only).
+
+    Args:
+        gradients: sparse ones are scaled by the rows they have.
+        limit: as said.
+        norm: what `global_norm` gave.
+    """
+    import tensorflow as tf
+
+    scale = limit / tf.maximum(norm, limit)
 
     def scaled(gradient):
         if gradient is None:

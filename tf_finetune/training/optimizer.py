@@ -57,16 +57,34 @@ class AdamWeightDecay(keras.optimizers.AdamW):
 
     Args:
         exclude_from_weight_decay: regular expressions searched in each weight's path.
+        skip_nonfinite_steps: whether a step whose loss or gradient is not finite changes no weight and no slot; it
+            counts as a step all the same (TensorFlow only).
         **kwargs: those of keras.optimizers.AdamW.
+
+    Attributes:
+        skipped_steps, skipped_in_a_row: int variables, how many steps were skipped in all and how many of them just
+            now; with skip_nonfinite_steps, once it is built.
     """
 
     def __init__(
-        self, *args, exclude_from_weight_decay: Sequence[str] = EXCLUDED_FROM_WEIGHT_DECAY, name="adamw", **kwargs
+        self,
+        *args,
+        exclude_from_weight_decay: Sequence[str] = EXCLUDED_FROM_WEIGHT_DECAY,
+        skip_nonfinite_steps: bool = False,
+        name="adamw",
+        **kwargs,
     ):
         super().__init__(*args, name=name, **kwargs)
+        if skip_nonfinite_steps and keras.backend.backend() != "tensorflow":
+            raise ValueError(f"`skip_nonfinite_steps` needs TensorFlow. Received: {keras.backend.backend()} backend")
         self.excluded_patterns = tuple(exclude_from_weight_decay)
+        self.skip_nonfinite_steps = skip_nonfinite_steps
+        self._norm = None  # of the gradients at hand, where it is known already
 
     def build(self, variables):
+        if not self.built and self.skip_nonfinite_steps:
+            self.skipped_steps = self.add_variable((), dtype="int32", name="skipped_steps")
+            self.skipped_in_a_row = self.add_variable((), dtype="int32", name="skipped_in_a_row")
         if not self.built:
             excluded = [v for v in variables if any(re.search(p, v.path) for p in self.excluded_patterns)]
             self.exclude_from_weight_decay(var_list=excluded)
@@ -79,12 +97,41 @@ class AdamWeightDecay(keras.optimizers.AdamW):
             is_plain = not self.gradient_accumulation_steps and self.loss_scale_factor is None
             prepared = kernels.summed_rows if is_plain and not self.amsgrad else kernels.dense_gradient
             grads = [prepared(gradient) for gradient in grads]
-        return super().apply(grads, trainable_variables)
+        if not self.skip_nonfinite_steps:
+            return super().apply(grads, trainable_variables)
+        if not self.built:
+            self.build(list(trainable_variables))
+        return self._apply_if_finite(super().apply, grads, trainable_variables)
+
+    def _apply_if_finite(self, apply, grads, trainable_variables):
+        import tensorflow as tf
+
+        self._norm = kernels.global_norm(grads)
+
+        def update():
+            apply(grads, trainable_variables)
+            self.skipped_in_a_row.assign(0)
+            return self.iterations.value.read_value()
+
+        def skip():
+            for count in (self.iterations, self.skipped_steps, self.skipped_in_a_row):
+                count.assign_add(1)
+            return self.iterations.value.read_value()
+
+        tf.cond(tf.math.is_finite(self._norm), update, skip)
+        self._norm = None
+
+    def scale_loss(self, loss):
+        # Keras asks for the loss here, before its gradient. Where only the loss is not finite, the gradient is made so.
+        if self.skip_nonfinite_steps:
+            loss = loss * ops.where(ops.isfinite(loss), 1.0, float("nan"))
+        return super().scale_loss(loss)
 
     def _clip_gradients(self, grads):
         if keras.backend.backend() != "tensorflow" or not self.global_clipnorm or self.clipnorm:
             return super()._clip_gradients(grads)
-        return kernels.clipped_by_global_norm(grads, self.global_clipnorm)
+        norm = kernels.global_norm(grads) if self._norm is None else self._norm
+        return kernels.clipped_by_global_norm(grads, self.global_clipnorm, norm)
 
     def _apply_weight_decay(self, variables):
         if keras.backend.backend() != "tensorflow" or not self.weight_decay or _has_strategy():
@@ -110,7 +157,11 @@ class AdamWeightDecay(keras.optimizers.AdamW):
         )
 
     def get_config(self):
-        return {**super().get_config(), "exclude_from_weight_decay": list(self.excluded_patterns)}
+        ours = {
+            "exclude_from_weight_decay": list(self.excluded_patterns),
+            "skip_nonfinite_steps": self.skip_nonfinite_steps,
+        }
+        return {**super().get_config(), **ours}
 
 
 def _has_strategy() -> bool:
@@ -130,6 +181,7 @@ def create_optimizer(
     adam_beta2: float = 0.999,
     adam_epsilon: float = 1e-8,
     adam_global_clipnorm: float | None = None,
+    skip_nonfinite_steps: bool = False,
 ) -> tuple[AdamWeightDecay, WarmupLinearDecay]:
     """The optimizer and schedule BERT is fine-tuned with; the arguments are those of the old TF function.
 
@@ -140,6 +192,7 @@ def create_optimizer(
         weight_decay_rate: decoupled decay, as a share of lr * weight; not on biases and LayerNorm.
         adam_epsilon: added to the root of the uncorrected second moment ("epsilon hat" of Kingma and Ba).
         adam_global_clipnorm: all gradients are scaled down together to this L2 norm; None means never.
+        skip_nonfinite_steps: see AdamWeightDecay.
 
     Returns:
         The optimizer, and its schedule for plotting: a function of the step.
@@ -152,5 +205,6 @@ def create_optimizer(
         beta_2=adam_beta2,
         epsilon=adam_epsilon,
         global_clipnorm=adam_global_clipnorm,
+        skip_nonfinite_steps=skip_nonfinite_steps,
     )
     return optimizer, schedule

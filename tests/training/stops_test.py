@@ -1,0 +1,90 @@
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from tf_finetune.errors import Interrupted
+from tf_finetune.training.stops import ECHO, SIGNALS, Stops
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_outside_of_training_a_signal_ends_the_run_where_it_is(number):
+    expected = f"interrupted by {signal.Signals(number).name} outside of training"
+    with pytest.raises(Interrupted, match=expected), Stops().watched():
+        os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_in_training_it_is_taken_down(number, capfd):
+    stops = Stops()
+    with stops.watched(), stops.deferred():
+        stops.check("here")
+        os.kill(os.getpid(), number)
+        assert stops.asked_by == signal.Signals(number).name
+        time.sleep(0.2)  # for the thread, which answers by itself
+        with pytest.raises(Interrupted, match=f"interrupted by {stops.asked_by} at step 3; the same command goes on"):
+            stops.check("at step 3")
+    assert capfd.readouterr().err == "stopping after this step, to save; Ctrl-C leaves at once\n"
+
+
+def test_sigterm_may_come_twice(capfd):
+    stops = Stops()
+    with stops.watched(), stops.deferred():
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+    assert stops.asked_by == "SIGINT"
+
+
+def test_the_signals_are_given_back():
+    before, threads_before = [signal.getsignal(number) for number in SIGNALS], threading.active_count()
+    with Stops().watched():
+        assert [signal.getsignal(number) for number in SIGNALS] != before
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+    assert signal.set_wakeup_fd(-1) == -1
+    assert threading.active_count() == threads_before
+
+
+def test_what_is_ignored_stays_ignored():
+    """As Ctrl-C is by a shell's background job."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Stops().watched():
+            os.kill(os.getpid(), signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_in_a_notebook_a_second_control_c_raises_and_leaves_the_process():
+    stops = Stops()
+    again = pytest.raises(Interrupted, match="interrupted again, at once; call train again from the last checkpoint")
+    with again, stops.watched(way_on="call train again"), stops.deferred():
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(2 * ECHO)
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("is_process", [False, True])
+def test_a_control_c_that_comes_twice_at_once_is_one(is_process):
+    stops = Stops(is_process=is_process)
+    with stops.watched(), stops.deferred():
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)
+    assert stops.asked_by == "SIGINT"
+
+
+def test_another_thread_leaves_the_signals_alone():
+    seen = []
+
+    def run():
+        with Stops().watched():
+            seen.extend(signal.getsignal(number) for number in SIGNALS)
+
+    before = [signal.getsignal(number) for number in SIGNALS]
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert seen == before
