@@ -146,3 +146,19 @@ class TestWhatOldCodeCalls:
             random_checkpoint, num_labels=num_labels, problem_type=problem_type, new_head=True
         )
         assert isinstance(model.default_loss(), loss)
+
+
+@pytest.mark.parametrize("removed", [(), ("architectures", "torch_dtype", "dtype", "model_type")])
+def test_saved_again_it_is_the_same_file(random_checkpoint, tmp_path, removed):
+    """A run that goes on loads what it has saved."""
+    (tmp_path / "theirs").mkdir()
+    for path in random_checkpoint.iterdir():
+        (tmp_path / "theirs" / path.name).write_bytes(path.read_bytes())
+    config = json.loads((random_checkpoint / "config.json").read_text())
+    config = {key: value for key, value in config.items() if key not in removed} | {"model_type": "bert"}
+    (tmp_path / "theirs" / "config.json").write_text(json.dumps({**config, "dtype": "bfloat16"}))
+    for source, target in (("theirs", "once"), ("once", "twice")):
+        TFBertForSequenceClassification.from_pretrained(tmp_path / source).save_pretrained(tmp_path / target)
+    for name in ("config.json", "model.safetensors"):
+        assert (tmp_path / "once" / name).read_bytes() == (tmp_path / "twice" / name).read_bytes(), name
+    assert json.loads((tmp_path / "once" / "config.json").read_text())["dtype"] == "float32"

@@ -223,3 +223,28 @@ def test_what_examples_are_cannot_be_changed(source):
         examples.texts = []
     with pytest.raises(ValueError, match="read-only"):
         tokenized.tokenized(examples, Encoder(), key="k").token_ids[0] = 1
+
+
+def test_the_digest_is_that_of_the_examples_wherever_they_lie(source):
+    examples = sources.load(str(source)).examples["test"]
+    on_disk = tokenized.tokenized(examples, Encoder(), key="k")
+    in_memory = tokenized.tokenized(Examples(list(examples.texts), examples.labels), Encoder(), key="k")
+    assert on_disk.digest() == in_memory.digest()
+
+
+def test_the_digest_changes_with_all_that_training_sees():
+    ids, labels = [[1, 2, 3], [4, 5]], [0, 1]
+    made = TokenizedExamples.from_lists
+    others = [
+        made(ids, labels),
+        made([[1, 2, 3], [4, 6]], labels),
+        made([[1, 2], [3, 4, 5]], labels),
+        made(ids, [1, 1]),
+        made(ids, [0.0, 1.0]),
+        made(ids, labels, weights=[1.0, 1.0]),
+        made(ids, labels, weights=[1.0, 2.0]),
+        made(ids, labels, first_lengths=[2, 2]),
+        made(ids[:1], labels[:1]),
+    ]
+    assert len({one.digest() for one in others}) == len(others)
+    assert made(ids, labels).digest() == made(ids, labels).digest()

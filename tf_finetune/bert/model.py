@@ -153,9 +153,10 @@ class _BertBase(keras.Model):
             raise ValueError(f"`max_shard_size` must be bytes above 0, or such as '5GB'. Received: {max_shard_size!r}")
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        config = {**self.architecture.to_dict(), "model_type": "bert", "architectures": [self.hf_class]}
-        config.pop("torch_dtype", None)  # what the source was stored in; this is float32
-        config["dtype"] = "float32"
+        ours = {"model_type": "bert", "architectures": [self.hf_class], "dtype": "float32"}
+        # The source may have been stored in another type. Ours come last, so that saved again it is the same file.
+        theirs = self.architecture.to_dict()
+        config = {key: value for key, value in theirs.items() if key not in (*ours, "torch_dtype")} | ours
         self.build()
         hf_weights.save(self, folder, config=config, max_shard_size=max_shard_size)
 

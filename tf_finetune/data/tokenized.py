@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -67,6 +68,15 @@ class TokenizedExamples:
             weights=None if weights is None else np.asarray(weights, dtype=np.float32),
             first_lengths=None if first_lengths is None else np.asarray(first_lengths, dtype=np.int64),
         )
+
+    def digest(self) -> str:
+        """The sha256 of all that training sees of the examples, whether they lie in memory or in a file."""
+        sha256 = hashlib.sha256()
+        for array in (self.lengths, self.labels, self.weights, self.first_lengths):
+            sha256.update(b"none" if array is None else f"{array.dtype} {array.shape} ".encode() + array.tobytes())
+        for start in range(0, len(self), PIECE):
+            sha256.update(self.gather(np.arange(start, min(start + PIECE, len(self)))).tobytes())
+        return sha256.hexdigest()
 
     def gather(self, indices: np.ndarray) -> np.ndarray:
         """The ids of these examples end to end: int32 [sum of `lengths[indices]`]."""

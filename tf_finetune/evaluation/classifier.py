@@ -6,6 +6,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
 from tf_finetune import runtime
@@ -91,19 +92,32 @@ class Classifier:
         """Logits float32 (texts, num_labels), in the order of the texts."""
         return self._predicted(self.tokenize(Examples.unlabelled(texts, pairs)), shapes=None)
 
-    def logits_of(self, examples: TokenizedExamples) -> np.ndarray:
-        """Logits float32 (examples, num_labels) of a whole split, in the order of the examples."""
+    def logits_of(
+        self, examples: TokenizedExamples, *, callbacks: Sequence[keras.callbacks.Callback] = ()
+    ) -> np.ndarray:
+        """Logits float32 (examples, num_labels) of a whole split, in the order of the examples.
+
+        Args:
+            examples: tokenised.
+            callbacks: for Keras's `predict`.
+        """
         shapes = None
         if self.num_shapes and len(examples):
             shapes = shape_set(examples.lengths, num_shapes=self.num_shapes, longest=self.max_length)
-        return self._predicted(examples, shapes=shapes)
+        return self._predicted(examples, shapes=shapes, callbacks=callbacks)
 
-    def _predicted(self, examples: TokenizedExamples, *, shapes: Sequence[int] | None) -> np.ndarray:
+    def _predicted(
+        self,
+        examples: TokenizedExamples,
+        *,
+        shapes: Sequence[int] | None,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+    ) -> np.ndarray:
         logits = np.zeros((len(examples), len(self.label_names)), np.float32)
         if len(examples):
             order = evaluation_order(examples.lengths, batch_size=self.batch_size, shapes=shapes)
             is_example = order.examples != PADDING
-            predicted = self.model.predict(batches(examples, order), verbose=0)
+            predicted = self.model.predict(batches(examples, order), verbose=0, callbacks=list(callbacks))
             logits[order.examples[is_example]] = predicted[is_example]
         return logits
 
