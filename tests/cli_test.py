@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from tf_finetune import cli, settings
+from tf_finetune import cli
 
 TABLE = "text,label\n" + "\n".join(f"text {index},{'yes' if index % 2 else 'no'}" for index in range(60)) + "\n"
 
@@ -184,16 +184,7 @@ def test_wrong_checkpoints_get_one_line(tiny_checkpoint, capsys, tmp_path, flag)
 def test_a_workdir_that_cannot_be_made(capsys):
     write("mine.csv", TABLE)
     error = refused(["train", "--config=my_data:mine.csv", "--workdir=/proc/run"], capsys)
-    assert re.search("^error: cannot write the working directory, in /proc/run, got /proc: ", error)
-
-
-def test_a_workdir_of_another_config(capsys):
-    write("mine.csv", TABLE)
-    os.mkdir("run")
-    write("run/config.json", json.dumps(settings.to_dict(settings.load("reviews_minilm"))))
-    error = refused([*TRAIN, "--config=reviews_minilm", "--config.train.epochs=4"], capsys)
-    assert "the working directory already holds a run of another config (train.epochs is 3 there and 4 here)" in error
-    assert "in run, expected a new --workdir, or --restart to remove that run and start over" in error
+    assert re.search("^error: cannot write the working directory, in /proc/run, got ", error)
 
 
 class TestHub:
@@ -265,7 +256,7 @@ def test_a_file_in_the_place_of_the_workdir(capsys, packaged_checkpoint):
     write("mine.csv", TABLE)
     write("run", "")
     assert cli.main(["tf-finetune", *MINE]) == 2
-    assert "cannot write the working directory, in run, got run: Not a directory" in capsys.readouterr().err
+    assert "cannot write the working directory, in run, got a file" in capsys.readouterr().err
 
 
 def test_help_names_commands_flags_and_configs(capsys):

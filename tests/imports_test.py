@@ -23,7 +23,7 @@ ALLOWED = {
     "cli": GROUND | {"settings", "runtime", "readers", "commands"},
     "settings": GROUND | {"readers"},
     "runtime": GROUND,
-    "workdir": GROUND,
+    "workdir": GROUND | {"runtime"},
     "packages": GROUND,
     "hub": GROUND,
     "pretrained": GROUND | {"packages", "hub"},

@@ -14,7 +14,7 @@ from ml_collections import config_flags
 
 from tf_finetune import runtime, settings
 from tf_finetune.config import ExperimentConfig
-from tf_finetune.errors import InputError, RunError
+from tf_finetune.errors import INTERRUPTED_STATUS, InputError, Interrupted, RunError
 from tf_finetune.readers import tables
 
 COMMANDS = {
@@ -55,7 +55,8 @@ configs: {configs}"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit status: 0 done, 2 bad input, 1 anything else."""
+    """Runs one command; returns the exit status: 0 done, 2 bad input, 75 interrupted and to be gone on with by the same
+    command, 1 anything else."""
     argv = list(sys.argv if argv is None else argv)
     try:
         return _run(argv)
@@ -68,6 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0 if argv[1:2] == ["predict"] else 1
     except OSError as error:  # a file or folder that cannot be read or written; the message names it
         return _answer(error, status=2)
+    except Interrupted as interruption:
+        print(interruption, file=sys.stderr)
+        return INTERRUPTED_STATUS
     except KeyboardInterrupt:
         return _answer("interrupted", status=1)
 
@@ -137,7 +141,7 @@ def _define_flags(argv: list[str]) -> flags.FlagValues:
     )
     flags.DEFINE_string("workdir", None, "the folder of the run", flag_values=values)
     flags.DEFINE_bool(
-        "restart", False, "train: replace the run the workdir holds; its exports stay", flag_values=values
+        "restart", False, "train: replace the run the workdir holds instead of going on with it", flag_values=values
     )
     flags.DEFINE_bool(
         "dry_run", False, "train: two steps of the whole road, export included; keeps nothing", flag_values=values
@@ -215,7 +219,7 @@ def _call(command: str, values: flags.FlagValues, positional: list[str]) -> None
     elif command == "train":
         from tf_finetune.commands.train import train
 
-        train(values.config, values.workdir, restart=values.restart)
+        train(values.config, values.workdir, restart=values.restart, is_process=True)
     elif command == "evaluate":
         from tf_finetune.commands.evaluate import evaluate
 

@@ -105,8 +105,18 @@ class TrainConfig:
     class_weights: ClassWeights = ClassWeights.NONE
     # Examples a batch where no gradient is needed: validation, evaluate, predict.
     eval_batch_size: int = 64
-    # Epochs without a better validation score before training stops; 0 means never stop early.
+    # Steps between two validations; 0 means one at the end of each epoch. The end of an epoch is one in any case.
+    validate_every_steps: int = 0
+    # Validations in a row without a better score before training stops; 0 means never stop early.
     early_stopping_patience: int = 0
+    # A checkpoint is kept at the end of each epoch, at each better validation and when training is interrupted; beside
+    # these after so many steps and so many minutes, 0 meaning never.
+    checkpoint_every_steps: int = 0
+    checkpoint_every_minutes: float = 10.0
+    # Checkpoints kept beside the best one: the last ones.
+    keep_checkpoints: int = 2
+    # Steps in a row that are passed over because their loss or gradient is not finite; one more stops the run.
+    max_skipped_steps: int = 10
     # Steps between two lines of progress and of metrics.jsonl.
     log_every_steps: int = 50
 
@@ -116,6 +126,9 @@ class RuntimeConfig:
     # Seeds the new head, dropout and the order of examples.
     seed: int = 42
     precision: Precision = Precision.AUTO
+    # Use only operations that give the same bits every time, on GPUs too, where they are slower; a CPU's are in any
+    # case, and other ones with this than without. How long steps wait for their input is not measured then.
+    deterministic: bool = False
     # Training on a CPU: operations compiled for this processor, where there is a C++ compiler; false: plain TensorFlow.
     compiled: bool = True
 

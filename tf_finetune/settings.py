@@ -33,7 +33,12 @@ _LIMITS = (
     ("train.batch_tokens", "-1 (use batch_size), 0 (the most that fits) or more", lambda value: value >= -1),
     ("train.num_shapes", "0 (each batch its own) to 8", lambda value: 0 <= value <= 8),
     ("train.eval_batch_size", "1 or more", lambda value: value >= 1),
+    ("train.validate_every_steps", "0 (at the end of each epoch) or more", lambda value: value >= 0),
     ("train.early_stopping_patience", "0 (never) or more", lambda value: value >= 0),
+    ("train.checkpoint_every_steps", "0 (never) or more", lambda value: value >= 0),
+    ("train.checkpoint_every_minutes", "0 (never) or more", lambda value: value >= 0),
+    ("train.keep_checkpoints", "1 or more", lambda value: value >= 1),
+    ("train.max_skipped_steps", "0 (stop at the first) or more", lambda value: value >= 0),
     ("train.log_every_steps", "1 or more", lambda value: value >= 1),
     ("runtime.seed", "between 0 and 2**32 - 1", lambda value: 0 <= value < 2**32),
 )
@@ -207,8 +212,13 @@ def to_dict(config: ExperimentConfig) -> dict[str, dict[str, Any]]:
     content: dict[str, dict[str, Any]] = {}
     for name, value in fields(config):
         section, field = name.split(".")
-        content.setdefault(section, {})[field] = value.value if isinstance(value, enum.Enum) else value
+        content.setdefault(section, {})[field] = plain(value)
     return content
+
+
+def plain(value: Any) -> Any:
+    """A field's value as JSON has it."""
+    return value.value if isinstance(value, enum.Enum) else value
 
 
 def to_text(config: ExperimentConfig) -> str:

@@ -10,11 +10,10 @@ import pytest
 
 import tf_finetune
 from tf_finetune import cli
-from tf_finetune.commands import train
+from tf_finetune.commands import inputs
 from tf_finetune.config import ProblemType
 from tf_finetune.errors import InputError
 from tf_finetune.readers import text_hash
-from tf_finetune.workdir import Workdir
 
 WORDS = ["printer", "invoice", "router", "password", "screen", "battery", "keyboard", "license", "backup", "monitor"]
 CLEAN = [f"the {WORDS[i % 10]} of desk {i} has failed again,{'technical' if i % 3 else 'billing'}" for i in range(60)]
@@ -156,10 +155,10 @@ def test_training_says_what_is_wrong_on_a_terminal_of_another_encoding(folder):
     rows = [f"{line[:-1]}{'é' if i % 2 else 'É'}" for i, line in enumerate(CLEAN)]
     (folder / "train.csv").write_text("\n".join(["text,label", *rows]), encoding="utf-8")
     code = (
-        "from tf_finetune import ExperimentConfig; from tf_finetune.commands import train;"
-        "from tf_finetune.workdir import Workdir; config = ExperimentConfig();"
+        "from tf_finetune import ExperimentConfig; from tf_finetune.commands import inputs;"
+        "config = ExperimentConfig();"
         "config.data.source, config.model.checkpoint = 'train.csv', 'random-tiny';"
-        "train.gather(config, Workdir('run'), restart=False)"
+        "inputs.gather(config)"
     )
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=True)
@@ -259,13 +258,13 @@ def refuses(tmp_path, monkeypatch):
 
     def refuses(**settings):
         config = tf_finetune.ExperimentConfig()
-        config.data.source, config.model.checkpoint = str(tmp_path / "data"), train.RANDOM_TINY
+        config.data.source, config.model.checkpoint = str(tmp_path / "data"), inputs.RANDOM_TINY
         config.model.problem_type = settings.pop("problem_type", AUTO)
         for name, value in settings.items():
             setattr(config.data, name, value)
         kinds = {f["kind"] for f in tf_finetune.check_data(config)["findings"] if f["severity"] == "error"}
         try:
-            train.gather(config, Workdir(tmp_path / "run"), restart=False)
+            inputs.gather(config)
         except InputError:
             return True, kinds
         return False, kinds

@@ -27,6 +27,10 @@ def tf_finetune(*arguments, stdin=None, **environment):
     )
 
 
+def best_checkpoint(workdir):
+    return workdir / "checkpoints" / json.loads((workdir / "best.json").read_text())["checkpoint"]
+
+
 def json_lines(text):
     return [json.loads(line) for line in text.splitlines()]
 
@@ -98,7 +102,7 @@ def test_pytorch_opens_the_checkpoint(trained):
     import transformers
 
     workdir, _ = trained
-    folder = next((workdir / "checkpoints").iterdir())
+    folder = best_checkpoint(workdir)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
     encoded = transformers.AutoTokenizer.from_pretrained(folder)(TEXTS, padding=True, return_tensors="pt")
     with torch.no_grad():
@@ -180,7 +184,7 @@ def test_verify_is_red_on_swapped_labels(trained, tmp_path):
     copy = tmp_path / "workdir"
     shutil.copytree(workdir, copy)
     assert tf_finetune("export", f"--workdir={copy}").returncode == 0
-    checkpoint = next((copy / "checkpoints").iterdir())
+    checkpoint = best_checkpoint(copy)
     config = json.loads((checkpoint / "config.json").read_text())
     config["id2label"] = {"0": "praise", "1": "billing", "2": "technical"}
     (checkpoint / "config.json").write_text(json.dumps(config))
@@ -195,12 +199,15 @@ def test_verify_is_red_on_swapped_labels(trained, tmp_path):
     assert "BROKEN  labels are the checkpoint's" in result.stdout
 
 
-def test_a_second_run_in_the_workdir_is_refused(trained, table, columns):
+def test_another_run_in_the_workdir_is_refused(trained, table, columns):
     workdir, _ = trained
     before = sorted(path for path in workdir.rglob("*"))
     result = tf_finetune("train", f"--config=my_data:{table}", f"--workdir={workdir}", *columns)
     assert result.returncode == 2
-    assert "the working directory already holds a run" in result.stderr
+    assert (
+        "the working directory holds a run of another config: train.epochs is 2 there and 3 here" not in result.stderr
+    )
+    assert "holds a run of another config: train.batch_size is 16 there and 32 here, in" in result.stderr
     assert sorted(path for path in workdir.rglob("*")) == before
 
 

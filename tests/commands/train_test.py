@@ -1,8 +1,8 @@
 """What a run keeps, refuses and survives, on a tiny random model."""
 
 import json
-import random
 import re
+import shlex
 import shutil
 import sys
 import tempfile
@@ -13,7 +13,6 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from tf_finetune import (
-    ExperimentConfig,
     InputError,
     TFBertForSequenceClassification,
     evaluate,
@@ -23,6 +22,7 @@ from tf_finetune import (
     verify,
 )
 from tf_finetune.commands import fit as fit_module
+from tf_finetune.commands import training_loop
 from tf_finetune.commands.dry_run import dry_run
 from tf_finetune.commands.train import train
 from tf_finetune.config import Precision, Truncation
@@ -30,52 +30,22 @@ from tf_finetune.data import sources
 from tf_finetune.data.sources import Splits
 from tf_finetune.errors import RunError
 
-FILLERS = ("the", "a", "film", "is", "was", "very", "so", "plot", "cast", "it", "and")
-
-
-@pytest.fixture
-def table(tmp_path):
-    """120 texts of 2 to 40 words; "good" or "great" in one makes it positive."""
-    chosen = random.Random(0)
-    rows = []
-    for _ in range(120):
-        label = chosen.choice(["neg", "pos"])
-        words = chosen.choices(FILLERS, k=chosen.randrange(1, 40))
-        words.insert(
-            chosen.randrange(len(words)), chosen.choice(["good", "great"] if label == "pos" else ["bad", "dull"])
-        )
-        rows.append(f"{' '.join(words)},{label}")
-    path = tmp_path / "films.csv"
-    path.write_text("text,label\n" + "\n".join(rows) + "\n", encoding="utf-8")
-    return path
-
-
-@pytest.fixture
-def config(table, tiny_checkpoint):
-    config = ExperimentConfig()
-    config.model.checkpoint = str(tiny_checkpoint)
-    config.data.source = str(table)
-    config.data.max_length = 32
-    config.optimizer.learning_rate = 1e-3
-    config.train.epochs = 1
-    config.runtime.precision = Precision.FLOAT32
-    return config
-
 
 def weights_of(workdir):
-    [folder] = (workdir / "checkpoints").iterdir()
-    return load_file(folder / "model.safetensors")
+    folder = json.loads((workdir / "best.json").read_text())["checkpoint"]
+    return load_file(workdir / "checkpoints" / folder / "model.safetensors")
 
 
 def test_the_best_checkpoint_is_kept_and_training_stops_early(config, tmp_path, monkeypatch):
     accuracies = iter([0.5, 0.6, 0.8, 0.7, 0.8, 0.9])  # before training, then by epoch; the last is never reached
     seen = []
 
-    def scripted(classifier, examples, *, epoch=None):
+    def scripted(classifier, examples, **options):
         seen.append(classifier.model.classifier.kernel.numpy())
         return {"accuracy": next(accuracies), "loss": 1.0}
 
-    monkeypatch.setattr(fit_module, "_validate", scripted)
+    monkeypatch.setattr(fit_module, "validate", scripted)
+    monkeypatch.setattr(training_loop, "validate", scripted)
     config.train.epochs, config.train.early_stopping_patience = 5, 2
     best = train(config, tmp_path / "run")
     assert (best["epoch"], best["validation"]["accuracy"]) == (1, 0.8)
@@ -87,10 +57,11 @@ def test_the_best_checkpoint_is_kept_and_training_stops_early(config, tmp_path, 
 def test_among_equal_accuracies_the_lower_loss_wins(config, tmp_path, monkeypatch):
     results = iter([(0.5, 1.0), (0.8, 0.5), (0.8, 0.4), (0.8, 0.6)])
 
-    def scripted(model, dataset, *, epoch=None):
+    def scripted(classifier, examples, **options):
         return dict(zip(("accuracy", "loss"), next(results), strict=True))
 
-    monkeypatch.setattr(fit_module, "_validate", scripted)
+    monkeypatch.setattr(fit_module, "validate", scripted)
+    monkeypatch.setattr(training_loop, "validate", scripted)
     config.train.epochs = 3
     assert train(config, tmp_path / "run")["epoch"] == 1
 
@@ -145,6 +116,7 @@ def test_xla_where_a_gpu_trains_on_few_shapes(config, tmp_path, monkeypatch, gpu
         raise ChosenError(jit_compile)
 
     monkeypatch.setattr(runtime, "gpus", lambda: gpus)
+    monkeypatch.setattr(runtime, "device_name", lambda gpu: gpu)
     monkeypatch.setattr(TFBertForSequenceClassification, "compile", compile_of)
     config.train.num_shapes = num_shapes
     with pytest.raises(ChosenError, match=str(with_xla)):
@@ -155,7 +127,8 @@ def test_a_loss_that_is_no_number_stops_the_run(config, tmp_path):
     config.optimizer.learning_rate = 1e30
     config.optimizer.max_grad_norm = 0.0
     config.optimizer.warmup_proportion = 0.0
-    with pytest.raises(RunError, match="loss is nan"):
+    config.train.batch_size, config.train.max_skipped_steps = 16, 2
+    with pytest.raises(RunError, match=r"not finite in 3 steps in a row, the last of them step \d"):
         train(config, tmp_path / "run")
     assert not (tmp_path / "run" / "best.json").exists()
     assert "NaN" not in (tmp_path / "run" / "metrics.jsonl").read_text()
@@ -303,7 +276,7 @@ def test_the_manifest_says_what_training_started_from(config, tmp_path, tiny_che
 def test_a_warmup_longer_than_the_training_is_warned_of(config, tmp_path, capsys):
     config.optimizer.warmup_steps = 500
     train(config, tmp_path / "run")
-    [warning] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    [warning] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: the warmup")]
     steps = json.loads((tmp_path / "run" / "best.json").read_text())["step"]
     assert f"the warmup of 500 steps is longer than the training of {steps}" in warning
     assert f"rises, to {1e-3 * (steps - 1) / 500:.1e} and never to 1.0e-03" in warning
@@ -345,7 +318,8 @@ def test_a_dry_run_walks_the_whole_road_and_keeps_nothing(config, tmp_path, caps
 
 def test_a_dry_run_refuses_what_the_run_would(config, tmp_path):
     train(config, tmp_path / "run")
-    with pytest.raises(InputError, match="already holds a run"):
+    config.train.batch_size = 8
+    with pytest.raises(InputError, match="holds a run of another config: train.batch_size is 32 there and 8 here"):
         dry_run(config, tmp_path / "run")
     config.data.max_length = 65
     with pytest.raises(InputError, match="longer than the checkpoint's positions"):
@@ -357,3 +331,81 @@ def test_random_tiny_trains_and_says_that_it_is_random(config, tmp_path, capsys)
     train(config, tmp_path / "run")
     assert "warning: the model is random and tiny" in capsys.readouterr().err
     export(tmp_path / "run")
+
+
+def test_one_infinite_gradient_is_skipped_and_counted(config, tmp_path, monkeypatch, capsys):
+    import tensorflow as tf
+
+    from tf_finetune.training.optimizer import AdamWeightDecay
+
+    apply = AdamWeightDecay.apply
+
+    def infinite_at_step_3(optimizer, gradients, variables=None):
+        *others, last = gradients
+        last += tf.where(tf.equal(optimizer.iterations.value, 2), np.inf, 0.0)
+        return apply(optimizer, [*others, last], variables)
+
+    monkeypatch.setattr(AdamWeightDecay, "apply", infinite_at_step_3)
+    config.train.batch_size, config.train.log_every_steps = 16, 2
+    train(config, tmp_path / "run")
+    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [record["skipped_steps"] for record in records if record["split"] == "train"] == [0, 1, 1]
+    assert "  steps skipped so far, their loss or gradient not finite: 1" in capsys.readouterr().out
+    assert all(np.isfinite(value).all() for value in weights_of(tmp_path / "run").values())
+
+
+def test_validation_in_mid_epoch_and_its_best(config, tmp_path, monkeypatch):
+    """Six steps an epoch, validated after every fourth step and at the ends of epochs."""
+    results = iter([0.5, 0.6, 0.7, 0.9, 0.8, 0.85])  # before training; steps 4, 6, 8, 12, 12 is the end
+    steps = []
+
+    def scripted(classifier, examples, *, when="", callbacks=()):
+        steps.append(int(classifier.model.optimizer.iterations))
+        return {"accuracy": next(results), "loss": 1.0}
+
+    monkeypatch.setattr(fit_module, "validate", scripted)
+    monkeypatch.setattr(training_loop, "validate", scripted)
+    config.train.epochs, config.train.batch_size, config.train.validate_every_steps = 2, 16, 4
+    best = train(config, tmp_path / "run")
+    assert steps == [0, 4, 6, 8, 12]
+    assert (best["epoch"], best["step"], best["checkpoint"]) == (1, 8, "step_00000008")
+    kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert kept == ["step_00000008", "step_00000012"]
+
+
+def test_deterministic_operations_are_asked_for_everywhere(config, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(runtime, "use_deterministic_operations", lambda: asked.append("asked"))
+    config.runtime.deterministic = True
+    train(config, tmp_path / "run")
+    assert len(asked) == 1
+    next(predict(tmp_path / "run", ["good"]))
+    evaluate(tmp_path / "run")
+    export(tmp_path / "run")
+    assert len(asked) >= 4
+
+
+def test_what_usually_is_a_mistake_is_warned_of(config, table, tmp_path, capsys):
+    first, *rows = table.read_text().splitlines()
+    table.write_text("\n".join([first, *(f"the {row}" for row in rows)]) + "\n")  # what is not cut is the same in all
+    config.optimizer.learning_rate, config.data.max_length = 1e-9, 3
+    train(config, tmp_path / "run")
+    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert any("optimizer.learning_rate=1e-09 is outside of 1e-06 to 0.0005" in line for line in warnings)
+    assert any("of the training texts fill data.max_length=3: what is longer is cut" in line for line in warnings)
+    assert any(re.search(r"training loss of epoch 1, 0\.\d+, is not below chance, 0\.6", line) for line in warnings)
+    assert any("every validation text is answered" in line for line in warnings)
+
+
+def test_the_manifest_says_how_the_weights_came_about(config, tmp_path):
+    best = train(config, tmp_path / "run")
+    manifest = json.loads((tmp_path / "run" / "checkpoints" / best["checkpoint"] / "manifest.json").read_text())
+    assert manifest["seed"] == 42
+    assert re.fullmatch("[0-9a-f]{64}", manifest["config_sha256"])
+    assert manifest["data"].keys() == {"labels", "train", "validation"}
+    assert manifest["data"]["train"]["examples"] > 80
+    assert manifest["surroundings"]["keras"] == keras.__version__
+    assert {"python", "tensorflow", "tf_finetune", "cores", "processor", "operations"} <= manifest[
+        "surroundings"
+    ].keys()
+    assert manifest["command"] == shlex.join(sys.argv)

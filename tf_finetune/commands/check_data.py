@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tf_finetune import json_files, pretrained, runtime, settings
 from tf_finetune.checks import data_report, findings
-from tf_finetune.commands.train import RANDOM_TINY
+from tf_finetune.commands.inputs import RANDOM_TINY
 from tf_finetune.config import ExperimentConfig, ProblemType, Truncation
 from tf_finetune.data import sources
 from tf_finetune.errors import InputError

@@ -6,14 +6,16 @@ import tempfile
 import time
 from pathlib import Path
 
-from tf_finetune import runtime
+from tf_finetune import runtime, settings
+from tf_finetune.commands import resume
 from tf_finetune.commands.evaluate import measure
 from tf_finetune.commands.export import export
+from tf_finetune.commands.inputs import gather
 from tf_finetune.commands.restore import load_classifier
-from tf_finetune.commands.train import gather
 from tf_finetune.config import ExperimentConfig
 from tf_finetune.data.sources import Splits
 from tf_finetune.serving.export import has_tensorflow_text
+from tf_finetune.training.stops import Stops
 from tf_finetune.workdir import Workdir
 
 # Few enough that BERT-base at 512 tokens stays within a minute or so on two cores.
@@ -27,14 +29,20 @@ def dry_run(config: ExperimentConfig, workdir: str | Path, *, restart: bool = Fa
 
     Args:
         config: of the run to come.
-        workdir: of the run to come; whether it can be used is checked, and nothing is written there.
-        restart: whether an earlier run there may be replaced.
+        workdir: of the run to come; whether it can be used is checked, and nothing of it is changed.
+        restart: whether an earlier run there is to be replaced; else one must be such that it can be gone on with.
 
     Raises:
         InputError, RunError: whatever the run itself would meet on its road.
     """
     began = time.perf_counter()
-    inputs = gather(config, Workdir(workdir), restart=restart)
+    runtime.check_backend()
+    settings.validated(config)
+    with Workdir(workdir).locked():
+        Workdir(workdir).check_ours()
+        if not restart:
+            resume.earlier_run(config, Workdir(workdir))
+    inputs = gather(config)
     examples = len(inputs.splits.examples["train"])
     by_size = config.train.batch_tokens < 0  # else how many there are is known once all is tokenised
     steps = config.train.epochs * -(-examples // config.train.batch_size) if by_size else None
@@ -45,7 +53,7 @@ def dry_run(config: ExperimentConfig, workdir: str | Path, *, restart: bool = Fa
 
     with tempfile.TemporaryDirectory(prefix="tf_finetune-dry-run-") as folder:
         run = Workdir(folder)
-        fit(short, splits, inputs.checkpoint, run, restart=False, num_train_steps=steps)
+        fit(dataclasses.replace(inputs, config=short, splits=splits), run, Stops(), num_train_steps=steps)
         measure(load_classifier(run.best_checkpoint(), short), splits.examples, source=short.data.source)
         if has_tensorflow_text():
             export(folder)

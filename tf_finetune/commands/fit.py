@@ -1,6 +1,10 @@
 """The training itself, once `train` has gathered its inputs: the half that needs TensorFlow."""
 
 import dataclasses
+import hashlib
+import json
+import shlex
+import sys
 import tempfile
 import textwrap
 import time
@@ -14,23 +18,24 @@ import numpy as np
 from tf_finetune import json_files, runtime, settings
 from tf_finetune.bert import tiny
 from tf_finetune.bert.architecture import BertArchitecture
-from tf_finetune.bert.flops import step_flops
 from tf_finetune.bert.model import TFBertForSequenceClassification
-from tf_finetune.commands import batch_memory
+from tf_finetune.commands import batch_memory, resume
+from tf_finetune.commands.inputs import Inputs
+from tf_finetune.commands.resume import EarlierRun
+from tf_finetune.commands.training_loop import TrainingLoop, training_order_of, validate
 from tf_finetune.config import ClassWeights, ExperimentConfig, ProblemType
 from tf_finetune.data import sources
-from tf_finetune.data.order import BatchOrder, shape_set, training_order
-from tf_finetune.data.pipeline import batches, timed
 from tf_finetune.data.tokenized import TokenizedExamples
-from tf_finetune.errors import InputError, RunError
+from tf_finetune.errors import InputError
 from tf_finetune.evaluation.classifier import Classifier
-from tf_finetune.evaluation.metrics import headline, metrics_of, score
 from tf_finetune.native import compiled
 from tf_finetune.text.tokenizer import Tokenizer
-from tf_finetune.training import checkpoints
-from tf_finetune.training.callbacks import MetricsLog, Progress
-from tf_finetune.training.cost import CostMeter, EpochWork
+from tf_finetune.training import advice, checkpoints, state_arrays
+from tf_finetune.training.callbacks import MetricsLog
+from tf_finetune.training.checkpoints import TrainingState
+from tf_finetune.training.cost import CostMeter
 from tf_finetune.training.optimizer import WarmupLinearDecay, create_optimizer
+from tf_finetune.training.stops import Stops
 from tf_finetune.workdir import Workdir
 
 # Asked before and after training, so that one sees what was learnt.
@@ -39,66 +44,136 @@ REVIEW_TEXTS = ("The movie was absolutely wonderful, full of joy.", "The movie w
 VOCABULARY_PADDING = 128
 
 
-def fit(
-    config: ExperimentConfig,
-    splits: sources.Splits,
-    checkpoint: Path | None,
-    run: Workdir,
-    *,
-    restart: bool,
-    num_train_steps: int | None = None,
-) -> dict[str, Any]:
+def fit(inputs: Inputs, run: Workdir, stops: Stops, *, num_train_steps: int | None = None) -> dict[str, Any]:
     """Trains, and keeps the best checkpoint in the workdir.
 
     Args:
-        config: with its places pinned.
-        splits: train and validation at least.
-        checkpoint: the folder of the pretrained model; None means random-tiny.
-        run: where the results go.
-        restart: whether an earlier run there is replaced.
+        inputs: train and validation at least.
+        run: where the results go; what an earlier run left there is removed, unless it is gone on with.
+        stops: whether somebody asked the run to stop.
         num_train_steps: what the learning rate is scheduled for; None means the steps there are.
 
     Returns:
         The content of best.json.
     """
-    keras.utils.set_random_seed(config.runtime.seed)
-    policy = runtime.training_policy(config.runtime.precision)
-    compiled.use(config.runtime.compiled)
-    print(f"runtime: {runtime.describe(policy)}; operations {compiled.state()}", flush=True)
+    config, earlier = inputs.config, inputs.earlier
+    policy = _set_up(config)
     with runtime.precision_policy(policy):
-        classifier = build_classifier(config, splits, checkpoint)
-    tokenized = {name: classifier.tokenize(examples) for name, examples in splits.examples.items()}
-    tokenized["train"] = weighted(tokenized["train"], config, len(splits.label_names))
-    _describe_data(tokenized, splits, config)
-    chosen = batch_memory.with_budget(config, tokenized["train"].lengths, classifier.model.architecture)
-    batch_memory.warn_of_too_large(chosen, tokenized["train"].lengths, classifier.model.architecture)
-    if config.train.gradient_checkpointing:
-        classifier.model.gradient_checkpointing_enable()
-    steps = num_train_steps or sum(
-        len(_training_order(tokenized["train"], chosen, epoch)) for epoch in range(config.train.epochs)
-    )
-    schedule = _compile(classifier, config, steps)
-    shown = _shown(splits, config)
-    print("before training:")
+        classifier = build_classifier(config, inputs.splits, inputs.checkpoint)
+    tokenized = {name: classifier.tokenize(examples) for name, examples in inputs.splits.examples.items()}
+    tokenized["train"] = weighted(tokenized["train"], config, len(inputs.splits.label_names))
+    _describe_data(tokenized, inputs.splits, config)
+    facts = _facts(config, tokenized, inputs.splits, policy)
+    state = resume.beginning(earlier, facts["data"], source=config.data.source)
+    chosen = _with_budget(config, state, tokenized["train"].lengths, classifier.model.architecture)
+    schedule = _compile(classifier, tokenized["train"], chosen, num_train_steps)
+    shown, log = _shown(inputs.splits, config), MetricsLog(run.metrics, run.tensorboard)
     began = time.perf_counter()
-    untrained = _validate(classifier, tokenized["validation"])
+    untrained = None if earlier else _first_look(classifier, tokenized["validation"], shown)
     meter = _cost_meter(classifier, policy, config, seconds_between=time.perf_counter() - began)
-    _show_answers(classifier, shown)
-
-    run.create()
-    run.check_free(settings.to_dict(config), restart=restart)  # another run may have come meanwhile
-    run.clear()  # only now: the model has read the data and answered, so the earlier run is no longer needed
-    # What was asked for, so that the same command finds its run again; a budget of tokens that was found by the free
-    # memory is another one next time, and stands in best.json.
-    json_files.write(run.config, settings.to_dict(config))
-    log = MetricsLog(run.metrics, run.tensorboard)
-    log.write(split="validation", epoch=-1, step=0, **untrained)
-    began = time.perf_counter()
-    best = _fit_epochs(classifier, tokenized, schedule, chosen, run, log, meter)
+    metrics = _restored(classifier.model, earlier.checkpoint) if earlier else {}
+    with stops.deferred():
+        _open(run, log, config, earlier, untrained, facts)
+        began = time.perf_counter()
+        best = TrainingLoop(
+            classifier=classifier,
+            tokenized=tokenized,
+            schedule=schedule,
+            config=chosen,
+            run=run,
+            log=log,
+            meter=meter,
+            stops=stops,
+            facts=facts,
+            state=dataclasses.replace(state, batch_tokens=chosen.train.batch_tokens),
+            metrics=metrics,
+            saved=earlier.state if earlier else None,
+        ).train()
     print(f"after training for {time.perf_counter() - began:.0f} s, validation included:")
     trained = Classifier.from_checkpoint(run.best_checkpoint(), **settings.classifier_options(config))
     _show_answers(trained, shown)
     return best
+
+
+def _set_up(config: ExperimentConfig) -> str:
+    """Seeds, operations and the policy of precision, which is returned; says what they are."""
+    if config.runtime.deterministic:
+        runtime.use_deterministic_operations()
+    keras.utils.set_random_seed(config.runtime.seed)
+    policy = runtime.training_policy(config.runtime.precision)
+    compiled.use(config.runtime.compiled)
+    print(f"runtime: {runtime.describe(policy)}; operations {compiled.state()}", flush=True)
+    return policy
+
+
+def _first_look(
+    classifier: Classifier, examples: TokenizedExamples, shown: tuple[Sequence[str], Sequence[str] | None]
+) -> dict[str, float]:
+    """How the model does before training; prints it."""
+    print("before training:")
+    untrained = validate(classifier, examples)
+    _show_answers(classifier, shown)
+    return untrained
+
+
+def _open(
+    run: Workdir,
+    log: MetricsLog,
+    config: ExperimentConfig,
+    earlier: EarlierRun | None,
+    untrained: dict[str, float] | None,
+    facts: dict[str, Any],
+) -> None:
+    """Makes the folder ready: for a new run, or as it was when the earlier one wrote its checkpoint."""
+    if earlier:
+        log.cut(earlier.state.metrics_bytes, warn=runtime.warn)
+        checkpoints.remove_later(run.checkpoints, earlier.checkpoint)
+        resume.settle(run, earlier.state, config)
+        resume.say_what_changed(earlier, facts["surroundings"])
+    else:
+        run.clear()  # only now: the model has read the data and answered, so an earlier run is no longer needed
+    # What was asked for, so that the same command finds its run again; a budget of tokens that was found by the free
+    # memory is another one next time, and stands in best.json.
+    json_files.write(run.config, settings.to_dict(config))
+    if untrained is not None:
+        log.write(split="validation", epoch=-1, step=0, **untrained)
+
+
+def _restored(model: keras.Model, checkpoint: Path) -> dict[str, np.ndarray]:
+    """Puts the training state of a checkpoint back, and returns the metrics in it, whose time comes within `fit`."""
+    arrays, metrics = state_arrays.split(checkpoints.arrays_in(checkpoint))
+    state_arrays.restore(model, arrays)
+    return metrics
+
+
+def _facts(
+    config: ExperimentConfig, tokenized: dict[str, TokenizedExamples], splits: sources.Splits, policy: str
+) -> dict[str, Any]:
+    """What a checkpoint's manifest says of where its weights come from."""
+    fields = json.dumps(settings.to_dict(config), sort_keys=True)
+    used = {name: tokenized[name] for name in ("train", "validation")}
+    return {
+        "base": config.model.checkpoint,
+        "seed": config.runtime.seed,
+        "config_sha256": hashlib.sha256(fields.encode()).hexdigest(),
+        "data": {
+            "labels": {"kind": splits.problem_type.value, "names": list(splits.label_names)},
+            **{name: {"examples": len(one), "sha256": one.digest()} for name, one in used.items()},
+        },
+        "surroundings": {**runtime.surroundings(policy), "operations": compiled.state()},
+        "command": shlex.join(sys.argv),
+    }
+
+
+def _with_budget(
+    config: ExperimentConfig, state: TrainingState, lengths: np.ndarray, architecture: BertArchitecture
+) -> ExperimentConfig:
+    """A copy with its budget of tokens found: a run keeps the one it began with."""
+    if state.step and config.train.batch_tokens == 0:
+        return dataclasses.replace(config, train=dataclasses.replace(config.train, batch_tokens=state.batch_tokens))
+    chosen = batch_memory.with_budget(config, lengths, architecture)
+    batch_memory.warn_of_too_large(chosen, lengths, architecture)
+    return chosen
 
 
 def build_classifier(config: ExperimentConfig, splits: sources.Splits, checkpoint: Path | None) -> Classifier:
@@ -172,49 +247,6 @@ def _shown(splits: sources.Splits, config: ExperimentConfig) -> tuple[Sequence[s
     return list(validation.texts[:2]), None if validation.text_pairs is None else list(validation.text_pairs[:2])
 
 
-def _fit_epochs(
-    classifier: Classifier,
-    tokenized: dict[str, TokenizedExamples],
-    schedule: WarmupLinearDecay,
-    config: ExperimentConfig,
-    run: Workdir,
-    log: MetricsLog,
-    meter: CostMeter,
-) -> dict[str, Any]:
-    """One `model.fit` an epoch, because a public dataset must have a constant number of batches."""
-    best, patience, step = {}, config.train.early_stopping_patience, 0
-    for epoch in range(config.train.epochs):
-        order = _training_order(tokenized["train"], config, epoch)
-        dataset, waited = timed(batches(tokenized["train"], order))
-        progress = Progress(
-            log,
-            schedule=schedule,
-            meter=meter,
-            work=_work(order, tokenized["train"].lengths, classifier.model.architecture),
-            waited=waited,
-            first_step=step,
-            every=config.train.log_every_steps,
-        )
-        options = {"initial_epoch": epoch, "epochs": epoch + 1}
-        with batch_memory.answered(lambda order=order, work=progress: _no_room(config, order, work.batch)):
-            classifier.model.fit(dataset, **options, shuffle=False, verbose=0, callbacks=[progress])
-        step += len(order)
-        began = time.perf_counter()
-        result = _validate(classifier, tokenized["validation"], epoch=epoch)
-        timing = {"seconds": time.perf_counter() - began}
-        log.write(split="validation", epoch=epoch, step=step, **result, timing=timing)
-        if not best or score(result, classifier.problem_type) > score(best["validation"], classifier.problem_type):
-            best = {"epoch": epoch, "step": step, "validation": result}
-            if config.train.batch_tokens > 0:
-                best["batch_tokens"] = config.train.batch_tokens
-            best = _keep_best(classifier, run, best, base=config.model.checkpoint)
-        elif patience and epoch - best["epoch"] >= patience:
-            print(f"stopping early: no better validation since epoch {best['epoch'] + 1}")
-            break
-        meter.seconds_between = time.perf_counter() - began
-    return best
-
-
 def _cost_meter(classifier: Classifier, policy: str, config: ExperimentConfig, *, seconds_between: float) -> CostMeter:
     sizes = classifier.model.architecture
     rate = runtime.matrix_rate(
@@ -225,50 +257,16 @@ def _cost_meter(classifier: Classifier, policy: str, config: ExperimentConfig, *
     return CostMeter(epochs=config.train.epochs, matrix_rate=rate, seconds_between=seconds_between)
 
 
-def _work(order: BatchOrder, lengths: np.ndarray, architecture: BertArchitecture) -> EpochWork:
-    """What each batch of an epoch holds and computes."""
-    return EpochWork(
-        examples=order.sizes,
-        tokens=order.useful_tokens(lengths),
-        computed_tokens=order.rows * order.widths,
-        flops=step_flops(architecture, batch_size=order.rows, length=order.widths),
-    )
-
-
-def _no_room(config: ExperimentConfig, order: BatchOrder, batch: int) -> str:
-    texts, length = np.diff(order.starts)[batch], order.widths[batch]
-    return batch_memory.in_training(config, int(texts), int(length))
-
-
-def _training_order(examples: TokenizedExamples, config: ExperimentConfig, epoch: int) -> BatchOrder:
-    lengths, chosen, shapes = examples.lengths, config.train, None
-    if chosen.num_shapes:
-        shapes = shape_set(lengths, num_shapes=chosen.num_shapes, longest=config.data.max_length)
-    return training_order(
-        lengths,
-        batch_size=chosen.batch_size,
-        batch_tokens=None if chosen.batch_tokens < 0 else chosen.batch_tokens,
-        shapes=shapes,
-        seed=config.runtime.seed,
-        epoch=epoch,
-    )
-
-
-def _validate(classifier: Classifier, examples: TokenizedExamples, *, epoch: int | None = None) -> dict[str, float]:
-    """The metrics that are plain numbers, in the precision of training."""
-    with batch_memory.answered(lambda: batch_memory.in_validation(classifier.batch_size)):
-        logits = classifier.logits_of(examples)
-    if not np.isfinite(logits).all():
-        raise RunError("the validation loss is not finite: a lower learning rate may help")
-    metrics = metrics_of(logits, examples.labels, classifier.problem_type)
-    when = "" if epoch is None else f"epoch {epoch + 1}"
-    print(f"{when}  validation {headline(metrics)}  loss {metrics['loss']:.4f}", flush=True)
-    return {name: value for name, value in metrics.items() if isinstance(value, float)}
-
-
-def _compile(classifier: Classifier, config: ExperimentConfig, num_train_steps: int) -> WarmupLinearDecay:
+def _compile(
+    classifier: Classifier, examples: TokenizedExamples, config: ExperimentConfig, num_train_steps: int | None
+) -> WarmupLinearDecay:
+    """Makes the model ready to train, and warns of what usually is a mistake in its options."""
     chosen = config.optimizer
+    if num_train_steps is None:
+        num_train_steps = sum(len(training_order_of(examples, config, epoch)) for epoch in range(config.train.epochs))
     warmup = chosen.warmup_steps or int(chosen.warmup_proportion * num_train_steps)
+    if config.train.gradient_checkpointing:
+        classifier.model.gradient_checkpointing_enable()
     optimizer, schedule = create_optimizer(
         chosen.learning_rate,
         num_train_steps,
@@ -278,9 +276,12 @@ def _compile(classifier: Classifier, config: ExperimentConfig, num_train_steps: 
         adam_beta2=chosen.beta_2,
         adam_epsilon=chosen.epsilon,
         adam_global_clipnorm=chosen.max_grad_norm or None,
+        skip_nonfinite_steps=True,
     )
     if warmup > num_train_steps:
         _warn_of_the_warmup(schedule, config)
+    runtime.advise(advice.of_learning_rate(chosen.learning_rate))
+    runtime.advise(advice.of_truncation(examples.lengths, config.data.max_length))
     metrics = None
     if classifier.problem_type is ProblemType.SINGLE_LABEL_CLASSIFICATION:
         # By its class: from the word alone Keras would make it within the first step, and trace that twice.
@@ -288,6 +289,10 @@ def _compile(classifier: Classifier, config: ExperimentConfig, num_train_steps: 
     # XLA compiles anew for every batch length, so only where these are few; on a CPU our own operations are faster.
     with_xla = bool(config.train.num_shapes and runtime.gpus())
     classifier.model.compile(optimizer, classifier.model.default_loss(), weighted_metrics=metrics, jit_compile=with_xla)
+    if metrics:  # Keras makes the rest of them within the first step; those of a checkpoint want a place before
+        one, labels = examples.labels[:1], len(classifier.label_names)
+        classifier.model.compute_metrics(None, one, np.zeros((1, labels), np.float32))
+        classifier.model.reset_metrics()
     return schedule
 
 
@@ -298,14 +303,6 @@ def _warn_of_the_warmup(schedule: WarmupLinearDecay, config: ExperimentConfig) -
         f"only rises, to {float(schedule(steps - 1)):.1e} and never to {schedule.peak_learning_rate:.1e}; "
         f"--config.optimizer.warmup_steps=0 warms up for {int(share * steps)} steps instead, a share of {share}"
     )
-
-
-def _keep_best(classifier: Classifier, run: Workdir, best: dict[str, Any], *, base: str) -> dict[str, Any]:
-    folder = checkpoints.save(classifier.model, classifier.tokenizer, run.checkpoints, step=best["step"], base=base)
-    best = {"checkpoint": folder.name, **best}
-    json_files.write(run.best, best)
-    checkpoints.prune(run.checkpoints, keep=folder)
-    return best
 
 
 def _show_answers(classifier: Classifier, shown: tuple[Sequence[str], Sequence[str] | None]) -> None:

@@ -45,11 +45,7 @@ def trained_run(command: str, workdir: str | Path, config: ExperimentConfig | No
     run = Workdir(workdir)
     folder = run.best_checkpoint()
     trained = settings.load_json(run.config)
-    config = settings.validated(config or trained)
-    source, checkpoint = config.data.source, config.model.checkpoint
-    source = trained.data.source if is_same(trained.data.source, source) else sources.pinned(source)
-    checkpoint = trained.model.checkpoint if is_same(trained.model.checkpoint, checkpoint) else checkpoint
-    config = settings.with_places(config, source, checkpoint)
+    config = with_places_of(trained, settings.validated(config or trained))
     before = dict(settings.fields(trained))
     for name, value in settings.fields(config):
         other_task = name == "data.text_pair_column" and bool(value) != bool(before[name])
@@ -63,9 +59,19 @@ def trained_run(command: str, workdir: str | Path, config: ExperimentConfig | No
     return folder, config
 
 
+def with_places_of(trained: ExperimentConfig, config: ExperimentConfig) -> ExperimentConfig:
+    """A copy with the pinned places of the training run where the config means the same, and its own else."""
+    source, checkpoint = config.data.source, config.model.checkpoint
+    source = trained.data.source if is_same(trained.data.source, source) else sources.pinned(source)
+    checkpoint = trained.model.checkpoint if is_same(trained.model.checkpoint, checkpoint) else checkpoint
+    return settings.with_places(config, source, checkpoint)
+
+
 def load_classifier(folder: Path, config: ExperimentConfig) -> "Classifier":
     """The checkpoint in a folder, in float32 and ready to answer."""
     runtime.import_tensorflow_quietly()
+    if config.runtime.deterministic:
+        runtime.use_deterministic_operations()
     from tf_finetune.evaluation.classifier import Classifier
 
     return Classifier.from_checkpoint(folder, **settings.classifier_options(config))

@@ -1,0 +1,12 @@
+import films
+import pytest
+
+
+@pytest.fixture
+def table(tmp_path):
+    return films.write_films(tmp_path / "films.csv")
+
+
+@pytest.fixture
+def config(table, tiny_checkpoint):
+    return films.one_epoch(table, tiny_checkpoint)

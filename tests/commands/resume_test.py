@@ -1,0 +1,243 @@
+"""A run that was interrupted, by whatever it was, ends as if nothing had happened."""
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import faults
+import numpy as np
+import pytest
+import tensorflow as tf
+from faults import in_a_process, killed_at
+from films import STEPS, three_epochs
+from outcomes import outcome, records
+from safetensors.numpy import load_file
+
+from tf_finetune.commands.train import train
+from tf_finetune.config import ClassWeights, ProblemType
+from tf_finetune.errors import Interrupted
+from tf_finetune.training import checkpoints, kernels
+from tf_finetune.training.optimizer import AdamWeightDecay
+
+
+@pytest.fixture
+def config(table, tiny_checkpoint):
+    return three_epochs(table, tiny_checkpoint)
+
+
+def test_the_reference_is_worth_comparing_with(config, tmp_path):
+    train(config, tmp_path / "run")
+    found = outcome(tmp_path / "run")
+    assert found["checkpoint"] == f"step_{3 * STEPS:08d}"
+    assert [record["step"] for record in found["records"] if record["split"] == "train"] == [4, 6, 8, 12, 16, 18]
+    assert [record["step"] for record in found["records"] if record["split"] == "validation"] == [0, 6, 12, 18]
+    arrays = load_file(tmp_path / "run" / "checkpoints" / found["checkpoint"] / "training_state.safetensors")
+    assert sum(name.endswith("momentum") for name in arrays) > 30
+    assert {"optimizer/adamw/iteration", "optimizer/adamw/skipped_steps", "seeds/0"} <= arrays.keys()
+    assert sum(value.any() for value in arrays.values()) > 0.9 * len(arrays) - 2
+
+
+VARIANTS = {
+    "plain": {},
+    "early_stopping": {"early_stopping_patience": 1},
+    "validation_in_mid_epoch": {"validate_every_steps": 4, "early_stopping_patience": 4},
+    "checkpoints_by_steps": {"checkpoint_every_steps": 2, "keep_checkpoints": 1},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_run_that_is_killed_again_and_again(config, tmp_path, monkeypatch, variant):
+    for name, value in VARIANTS[variant].items():
+        setattr(config.train, name, value)
+    train(config, tmp_path / "reference")
+    reference = outcome(tmp_path / "reference")
+    points = [
+        ("step", 1), ("validation", 1), ("saving", 1), ("pruning", 1), ("tracing", 2), ("step", 3), ("publishing", 1),
+        ("json", 4), ("pruning", 1), ("step", STEPS),
+    ]  # fmt: skip
+    kills = [killed_at(config, tmp_path / "run", monkeypatch, *point) for point in points]
+    assert sum(kills) >= 6
+    train(config, tmp_path / "run")
+    assert outcome(tmp_path / "run") == reference
+    assert not [path for path in (tmp_path / "run").rglob(".*") if path.name != ".lock"]
+
+
+@pytest.mark.parametrize(("point", "number"), [("step", 2), ("step", STEPS + 1), ("validation", 1), ("tracing", 1)])
+def test_sigterm_saves_and_leaves(config, tmp_path, monkeypatch, point, number):
+    train(config, tmp_path / "reference")
+    with monkeypatch.context() as patched:
+        faults.at(point, number, faults.sigterm, set_attribute=patched.setattr)
+        with pytest.raises(
+            Interrupted, match=r"interrupted by SIGTERM at step \d+ of 18, kept in .*; the same command"
+        ):
+            train(config, tmp_path / "run")
+    done = {("step", 2): 2, ("step", STEPS + 1): STEPS + 1, ("validation", 1): STEPS, ("tracing", 1): 1}[point, number]
+    [last] = [path.name for path in checkpoints.all_of(tmp_path / "run" / "checkpoints")][-1:]
+    assert last == checkpoints.name_of(done)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    train(config, tmp_path / "run")
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "reference")
+
+
+def jsonl(path, row):
+    random = np.random.default_rng(0)
+    rows = [
+        {"text": " ".join(random.choice(["good", "bad", "film", "plot"], 3 + i % 9)), **row(i, random)}
+        for i in range(120)
+    ]
+    path.write_text("".join(json.dumps(one) + "\n" for one in rows), encoding="utf-8")
+    return str(path)
+
+
+ROWS = {
+    "numbers": lambda i, random: {"label": round(float(random.normal()), 3)},
+    "several_labels": lambda i, random: {"label": [name for name in ("one", "two", "three") if random.random() < 0.5]},
+    "pairs": lambda i, random: {"label": f"{i % 2}", "other": "plot film", "weight": 1.0 + i % 3},
+}
+WAYS = {
+    "numbers": {"rows": "numbers", "model.problem_type": ProblemType.REGRESSION},
+    "several_labels": {"rows": "several_labels"},
+    "pairs_with_weights": {"rows": "pairs", "data.text_pair_column": "other", "data.weight_column": "weight"},
+    "class_weights": {"train.class_weights": ClassWeights.BALANCED},
+    "few_shapes": {"train.num_shapes": 2, "train.gradient_checkpointing": True},
+    "a_budget_of_tokens": {"train.batch_tokens": 300},
+    "a_budget_that_is_found": {"train.batch_tokens": 0},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_to_train_goes_on(config, tmp_path, monkeypatch, way):
+    """In mid-epoch, and after its end."""
+    changes = dict(WAYS[way])
+    if rows := changes.pop("rows", None):
+        config.data.source = jsonl(tmp_path / "rows.jsonl", ROWS[rows])
+    for name, value in changes.items():
+        section, field = name.split(".")
+        setattr(getattr(config, section), field, value)
+    config.train.epochs, config.train.checkpoint_every_steps = 2, 1 if config.train.batch_tokens == 0 else 2
+    train(config, tmp_path / "reference")
+    assert killed_at(config, tmp_path / "run", monkeypatch, "step", 2 if config.train.batch_tokens == 0 else 4)
+    assert checkpoints.all_of(tmp_path / "run" / "checkpoints")
+    killed_at(config, tmp_path / "run", monkeypatch, "step", 5)
+    train(config, tmp_path / "run")
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "reference")
+
+
+def test_skipped_steps_are_counted_on(config, tmp_path, monkeypatch):
+    """The first two steps of the run, and one after it was killed."""
+    real = kernels.global_norm
+
+    def broken(gradients):
+        step = training_step()
+        return tf.where((step < 2) | (step == 4), np.inf, real(gradients))
+
+    def training_step():
+        return steps[-1].iterations.value
+
+    steps = []
+    build = AdamWeightDecay.build
+    monkeypatch.setattr(AdamWeightDecay, "build", lambda self, variables: (steps.append(self), build(self, variables)))
+    monkeypatch.setattr(kernels, "global_norm", broken)
+    config.train.epochs, config.train.checkpoint_every_steps, config.train.log_every_steps = 1, 1, 1
+    train(config, tmp_path / "reference")
+    skipped = [record["skipped_steps"] for record in records(tmp_path / "reference") if record["split"] == "train"]
+    assert skipped == [1, 2, 2, 2, 3, 3]
+    for number in (2, 2, 1):
+        assert killed_at(config, tmp_path / "run", monkeypatch, "step", number)
+    train(config, tmp_path / "run")
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "reference")
+
+
+def test_checkpoints_that_fall_on_validations(config, tmp_path):
+    config.train.checkpoint_every_steps, config.train.validate_every_steps, config.train.keep_checkpoints = 2, 2, 20
+    train(config, tmp_path / "run")
+    found = [folder.name for folder in checkpoints.all_of(tmp_path / "run" / "checkpoints")]
+    assert found == [checkpoints.name_of(step) for step in range(2, 3 * STEPS + 1, 2)]
+
+
+def test_a_kill_while_a_checkpoint_is_replaced(config, tmp_path, monkeypatch):
+    """After a signal in the first validation there is one checkpoint, and validated it is written again."""
+    train(config, tmp_path / "reference")
+    with monkeypatch.context() as patched:
+        faults.at("validation", 1, faults.sigterm, set_attribute=patched.setattr)
+        with pytest.raises(Interrupted):
+            train(config, tmp_path / "run")
+    for number in (1, 2, 3):  # the old one aside, the new one in its place, the old one removed
+        moved = tmp_path / f"run{number}"
+        shutil.copytree(tmp_path / "run", moved)
+        point = ("publishing", number) if number < 3 else ("removing", 2)  # the first is that of TensorBoard's files
+        assert in_a_process(config, moved, point[0], str(point[1]), "sigkill").returncode == -signal.SIGKILL
+        assert list((moved / "checkpoints").glob(".*")) or number == 1
+        train(config, moved)
+        assert outcome(moved) == outcome(tmp_path / "reference")
+        assert not list((moved / "checkpoints").glob(".*"))
+
+
+def test_the_message_after_a_restart_does_not_start_over_again(config, tmp_path, monkeypatch):
+    train(config, tmp_path / "run")
+    with monkeypatch.context() as patched:
+        faults.at("step", 2, faults.sigterm, set_attribute=patched.setattr)
+        with pytest.raises(Interrupted, match="the same command without --restart goes on"):
+            train(config, tmp_path / "run", restart=True)
+    train(config, tmp_path / "reference")
+    train(config, tmp_path / "run")
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "reference")
+
+
+def test_sigterm_before_the_first_step_leaves_nothing(config, tmp_path, monkeypatch):
+    from tf_finetune.commands import fit
+
+    build = fit.build_classifier
+
+    def terminated(*args):
+        faults.sigterm()
+        return build(*args)
+
+    monkeypatch.setattr(fit, "build_classifier", terminated)
+    with pytest.raises(Interrupted, match="interrupted by SIGTERM outside of training"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+class TestAsAProcess:
+    """Signals that end a process, and what it says before."""
+
+    def test_killed_while_it_saves_and_then_gone_on_with(self, config, tmp_path):
+        config.train.epochs = 2
+        train(config, tmp_path / "reference")
+        result = in_a_process(config, tmp_path / "run", "saving", "2", "sigkill")
+        assert result.returncode == -signal.SIGKILL
+        assert [path.name for path in checkpoints.all_of(tmp_path / "run" / "checkpoints")] == ["step_00000006"]
+        assert list((tmp_path / "run" / "checkpoints").glob(".step_00000012-*"))
+        result = in_a_process(config, tmp_path / "run", "step", "2", "sigterm")
+        assert result.returncode == 75
+        assert "going on at step 6, in epoch 2" in result.stdout
+        assert "stopping after this step, to save; Ctrl-C leaves at once" in result.stderr
+        assert result.stderr.splitlines()[-1].startswith("interrupted by SIGTERM at step 8 of 12, kept in")
+        train(config, tmp_path / "run")
+        assert outcome(tmp_path / "run") == outcome(tmp_path / "reference")
+
+    def test_a_second_control_c_leaves_at_once_and_harms_nothing(self, config, tmp_path):
+        config.train.epochs = 2
+        train(config, tmp_path / "reference")
+        result = in_a_process(config, tmp_path / "run", "step", str(STEPS + 2), "sigint_twice")
+        assert result.returncode == 75
+        assert [path.name for path in checkpoints.all_of(tmp_path / "run" / "checkpoints")] == ["step_00000006"]
+        train(config, tmp_path / "run")
+        assert outcome(tmp_path / "run") == outcome(tmp_path / "reference")
+
+
+@pytest.mark.parametrize("deterministic", ["false", "true"])
+def test_killed_at_random_moments(deterministic):
+    """A few kills here; the script's own default is twenty, on the packaged reviews."""
+    script = Path(faults.__file__).with_name("kill_at_random.py")
+    flags = ["--config=smoke", "--config.train.epochs=3", "--config.train.checkpoint_every_steps=3"]
+    flags.append(f"--config.runtime.deterministic={deterministic}")
+    result = subprocess.run([sys.executable, str(script), "--kills=3", *flags], capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "3 kills, and the same bits at the end" in result.stdout
+    assert re.search(r"kill .* step_\d+\n", result.stdout), result.stdout

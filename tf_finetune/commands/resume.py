@@ -1,0 +1,150 @@
+"""Whether a working directory holds a run to go on with, and whether a config may go on with it."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from tf_finetune import runtime, settings
+from tf_finetune.commands.restore import with_places_of
+from tf_finetune.config import ExperimentConfig
+from tf_finetune.errors import InputError
+from tf_finetune.training import checkpoints
+from tf_finetune.training.checkpoints import TrainingState
+from tf_finetune.workdir import Workdir
+
+# What may change on the way; anything else would make it another run.
+CHANGEABLE = (
+    "train.epochs",
+    "train.eval_batch_size",
+    "train.early_stopping_patience",
+    "train.checkpoint_every_steps",
+    "train.checkpoint_every_minutes",
+    "train.keep_checkpoints",
+    "train.max_skipped_steps",
+    "train.log_every_steps",
+    "export.verify",
+)
+
+START_OVER = "--restart to start over, or a new --workdir"
+
+
+@dataclasses.dataclass(frozen=True)
+class EarlierRun:
+    """A run to go on with.
+
+    Attributes:
+        config: the one to go on with: that of the run, with what may change as it is asked for now.
+        checkpoint: the last whole one.
+        state: how far the run had come.
+        surroundings: what its process ran on.
+        epochs_before: how many it was to have.
+    """
+
+    config: ExperimentConfig
+    checkpoint: Path
+    state: TrainingState
+    surroundings: dict[str, Any]
+    epochs_before: int
+
+
+def earlier_run(config: ExperimentConfig, run: Workdir) -> EarlierRun | None:
+    """The run in a working directory, its checkpoint checked; None where there is none, or no checkpoint of it yet.
+
+    Raises:
+        InputError: there is one of another config, or of a version that this one does not go on with, or it is damaged.
+    """
+    if not checkpoints.all_of(run.checkpoints):
+        return None
+    if not run.config.is_file():
+        raise InputError("checkpoints without their config.json", where=run.path, expected=START_OVER)
+    before = settings.load_json(run.config)
+    config = with_places_of(before, config)
+    _check_changes(before, config, run)
+    found = checkpoints.newest(run.checkpoints, warn=runtime.warn)
+    if found is None:
+        raise InputError("no checkpoint is whole", where=run.checkpoints, expected=START_OVER)
+    folder, state, manifest = found
+    done = state.epoch + bool(state.batch)
+    if config.train.epochs < done:
+        expected = f"at least {done}; {START_OVER}"
+        raise InputError("the run has come further", where="train.epochs", expected=expected, got=config.train.epochs)
+    return EarlierRun(config, folder, state, manifest["surroundings"], before.train.epochs)
+
+
+def beginning(earlier: EarlierRun | None, data: dict[str, Any], *, source: str) -> TrainingState:
+    """Where the run stands before its first step.
+
+    Args:
+        earlier: the run that is gone on with, if one is.
+        data: what training is about to see, as `TrainingState.data` has it.
+        source: where that comes from.
+
+    Raises:
+        InputError: it is not what the earlier run was trained on.
+    """
+    if not earlier:
+        return TrainingState(data=data)
+    for part, now in data.items():
+        before = earlier.state.data[part]
+        if before != now:
+            what = "the labels are" if part == "labels" else f"the {part} split is"
+            expected = f"{_in_words(before)}; {START_OVER}"
+            raise InputError(
+                f"{what} not what this run began with", where=source, expected=expected, got=_in_words(now)
+            )
+    return earlier.state
+
+
+def _in_words(part: dict[str, Any]) -> str:
+    if "names" in part:
+        return f"{part['kind']}: {', '.join(part['names'])}"
+    return f"{part['examples']} examples ({part['sha256'][:12]}...)"
+
+
+def is_over(state: TrainingState, config: ExperimentConfig) -> bool:
+    """Whether a run has nothing left to do: all epochs are done, or the validation got no better for long enough."""
+    return state.epoch >= config.train.epochs or is_out_of_patience(state, config)
+
+
+def is_out_of_patience(state: TrainingState, config: ExperimentConfig) -> bool:
+    """Whether the validation got no better for long enough."""
+    patience = config.train.early_stopping_patience
+    return bool(patience and state.validations_since_best >= patience)
+
+
+def settle(run: Workdir, state: TrainingState, config: ExperimentConfig) -> None:
+    """Makes best.json, and which checkpoints are kept, what the state last saved says; a kill may have come between."""
+    if state.best:
+        run.publish_best(state.best)
+    checkpoints.prune(run.checkpoints, last=config.train.keep_checkpoints)
+
+
+def say_what_changed(earlier: EarlierRun, surroundings: dict[str, Any]) -> None:
+    """Prints where the run goes on, and what keeps its end from being the same bits as without the interruption."""
+    state, config = earlier.state, earlier.config
+    print(f"going on at step {state.step}, in epoch {state.epoch + 1}, from {earlier.checkpoint}", flush=True)
+    if config.train.epochs != earlier.epochs_before:
+        print(
+            f"train.epochs was {earlier.epochs_before} and is {config.train.epochs}: from here on the learning rate is "
+            "that of such a run",
+            flush=True,
+        )
+    for name in surroundings:
+        before, now = earlier.surroundings.get(name), surroundings[name]
+        if before != now:
+            runtime.warn(f"{name} was {before} and is {now}: the last bits of the weights may differ for it")
+
+
+def _check_changes(before: ExperimentConfig, config: ExperimentConfig, run: Workdir) -> None:
+    kept = dict(settings.fields(before))
+    changes = [
+        f"{name} is {settings.plain(kept[name])} there and {settings.plain(value)} here"
+        for name, value in settings.fields(config)
+        if value != kept[name] and name not in CHANGEABLE
+    ]
+    if changes:
+        raise InputError(
+            f"the working directory holds a run of another config: {'; '.join(changes)}",
+            where=run.path,
+            expected=f"no change but of {', '.join(CHANGEABLE)}; {START_OVER}",
+        )

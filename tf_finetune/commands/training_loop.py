@@ -1,0 +1,255 @@
+"""From wherever a run stands to its end: train, validate, keep, and stop when asked to."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from tf_finetune import runtime
+from tf_finetune.bert.architecture import BertArchitecture
+from tf_finetune.bert.flops import step_flops
+from tf_finetune.commands import batch_memory
+from tf_finetune.commands.resume import is_out_of_patience, is_over, settle
+from tf_finetune.config import ExperimentConfig, ProblemType
+from tf_finetune.data.order import BatchOrder, shape_set, training_order
+from tf_finetune.data.pipeline import batches, timed
+from tf_finetune.data.tokenized import TokenizedExamples
+from tf_finetune.errors import Interrupted, RunError
+from tf_finetune.evaluation.classifier import Classifier
+from tf_finetune.evaluation.metrics import headline, metrics_of, score
+from tf_finetune.training import advice, checkpoints, state_arrays
+from tf_finetune.training.callbacks import AfterPrediction, FiniteMetrics, MetricsLog, Pause, Progress, RestoreMetrics
+from tf_finetune.training.checkpoints import TrainingState
+from tf_finetune.training.cost import CostMeter, EpochWork
+from tf_finetune.training.optimizer import WarmupLinearDecay
+from tf_finetune.training.stops import Stops
+from tf_finetune.workdir import Workdir
+
+
+@dataclasses.dataclass(kw_only=True)
+class TrainingLoop:
+    """A run at work.
+
+    It trains from one validation to the next, one `model.fit` each, which a checkpoint or a signal may end before. What
+    comes after such a pause is what a new process does that goes on from a checkpoint: there is one way to go on.
+
+    Attributes:
+        classifier: its model compiled.
+        tokenized: train and validation.
+        schedule: learning rate by step, and the number of steps of the run.
+        config: with its budget of tokens found.
+        run: where the results go.
+        log: of the metrics.
+        meter: of the run's speed.
+        stops: whether somebody asked the run to stop.
+        facts: for the manifest of every checkpoint.
+        state: how far the run has come.
+        metrics: those of the epoch so far, to be put back when training goes on within it; else none.
+        saved: the state last saved; None before the first.
+    """
+
+    classifier: Classifier
+    tokenized: dict[str, TokenizedExamples]
+    schedule: WarmupLinearDecay
+    config: ExperimentConfig
+    run: Workdir
+    log: MetricsLog
+    meter: CostMeter
+    stops: Stops
+    facts: dict[str, Any]
+    state: TrainingState
+    metrics: Mapping[str, np.ndarray]
+    saved: TrainingState | None
+
+    def train(self) -> dict[str, Any]:
+        """Returns the content of best.json.
+
+        Raises:
+            Interrupted: by a signal; what was done is kept.
+            RunError: it cannot go on.
+        """
+        self.saved_at = time.monotonic()
+        while not is_over(self.state, self.config):
+            order = training_order_of(self.tokenized["train"], self.config, self.state.epoch)
+            stop = self._next_validation(order)
+            if self.state.batch < stop and not self.stops.asked_by:
+                self._train_to(order, stop)
+            if self.stops.asked_by:
+                self._leave()
+            elif self.state.batch < stop:
+                self._save()
+            else:
+                self._validate(order)
+        return self.state.best
+
+    def _next_validation(self, order: BatchOrder) -> int:
+        """The batch of this epoch before which it is validated."""
+        every, state = self.config.train.validate_every_steps, self.state
+        if not every:
+            return len(order)
+        before_epoch = state.step - state.batch
+        earliest = state.step + (1 if state.is_validated else 0)
+        return min(len(order), math.ceil(earliest / every) * every - before_epoch)
+
+    def _train_to(self, order: BatchOrder, stop: int) -> None:
+        """Trains as far as a batch of the epoch, or until a checkpoint is due or a signal came."""
+        state, train, model = self.state, self.tokenized["train"], self.classifier.model
+        dataset, waited = batches(train, order, first=state.batch).take(stop - state.batch), None
+        if not self.config.runtime.deterministic:  # the clock is no deterministic operation
+            dataset, waited = timed(dataset)
+        most = self.config.train.max_skipped_steps
+        metrics = FiniteMetrics(first_step=state.step, most=most)
+        progress = Progress(
+            self.log,
+            metrics=metrics,
+            schedule=self.schedule,
+            meter=self.meter,
+            work=_work(order, train.lengths, model.architecture),
+            waited=waited,
+            first_step=state.step - state.batch,
+            first_batch=state.batch,
+            every=self.config.train.log_every_steps,
+        )
+        callbacks = [RestoreMetrics(self.metrics), metrics, progress, Pause(self._is_due)]
+        options = {"initial_epoch": state.epoch, "epochs": state.epoch + 1, "shuffle": False, "verbose": 0}
+        with batch_memory.answered(lambda: _no_room(self.config, order, progress.batch)):
+            model.fit(dataset, **options, callbacks=callbacks)
+        done = progress.batch + 1 - state.batch
+        self.state = dataclasses.replace(state, batch=state.batch + done, step=state.step + done, is_validated=False)
+        self.metrics = state_arrays.metrics_of(model)
+        if self.state.batch == len(order):
+            self._warn_of_loss(metrics.numbers)
+
+    def _is_due(self, done: int) -> bool:
+        """Whether training pauses after so many steps of this `fit`."""
+        steps, minutes = self.config.train.checkpoint_every_steps, self.config.train.checkpoint_every_minutes
+        by_steps = steps and (self.state.step + done) % steps == 0
+        by_time = minutes and time.monotonic() - self.saved_at >= 60 * minutes
+        return bool(self.stops.asked_by or by_steps or by_time)
+
+    def _warn_of_loss(self, numbers: dict[str, float]) -> None:
+        train = self.tokenized["train"]
+        if "loss" in numbers:
+            runtime.advise(
+                advice.of_loss(numbers["loss"], advice.chance_loss(train.labels, train.weights), self.state.epoch)
+            )
+
+    def _validate(self, order: BatchOrder) -> None:
+        began = time.perf_counter()
+        state, kind = self.state, self.classifier.problem_type
+        is_end = state.batch == len(order)
+        when = f"epoch {state.epoch + 1}" + ("" if is_end else f"  step {state.step}")
+        asks = AfterPrediction(lambda: self.stops.check("in validation"))
+        try:
+            result = validate(self.classifier, self.tokenized["validation"], when=when, callbacks=[asks])
+        except Interrupted:
+            self._leave()
+        timing = {"seconds": time.perf_counter() - began}
+        self.log.write(split="validation", epoch=state.epoch, step=state.step, **result, timing=timing)
+        best, since_best = state.best, state.validations_since_best + 1
+        if not best or score(result, kind) > score(best["validation"], kind):
+            best, since_best = self._best(result), 0
+        place = {"epoch": state.epoch + 1, "batch": 0} if is_end else {}
+        self.state = dataclasses.replace(
+            state, best=best, validations_since_best=since_best, is_validated=True, **place
+        )
+        if is_end:
+            self.metrics = {}
+        stops_early = self.state.epoch < self.config.train.epochs and is_out_of_patience(self.state, self.config)
+        if is_end or not since_best or stops_early or self._is_due(0):
+            self._save()
+        if is_end:
+            self.meter.seconds_between = time.perf_counter() - began
+        if stops_early:
+            print(f"stopping early: no better validation since epoch {best['epoch'] + 1}")
+
+    def _best(self, result: dict[str, float]) -> dict[str, Any]:
+        """What best.json says of the weights at hand."""
+        found = {
+            "checkpoint": self.state.name,
+            "epoch": self.state.epoch,
+            "step": self.state.step,
+            "validation": result,
+        }
+        return found | ({"batch_tokens": self.state.batch_tokens} if self.state.batch_tokens > 0 else {})
+
+    def _save(self) -> None:
+        self.state = dataclasses.replace(self.state, metrics_bytes=self.log.size())
+        if not self.state.step or self.state == self.saved:
+            return
+        arrays = state_arrays.arrays_of(self.classifier.model) | self.metrics
+        parts = self.classifier.model, self.classifier.tokenizer
+        checkpoints.save(*parts, self.run.checkpoints, self.state, arrays, **self.facts)
+        settle(self.run, self.state, self.config)
+        self.saved, self.saved_at = self.state, time.monotonic()
+
+    def _leave(self) -> None:
+        """Saves, and raises Interrupted."""
+        self._save()
+        where = "before the first step"
+        if self.saved:
+            where = f"at step {self.saved.step} of {self.schedule.num_train_steps}, kept in {self.run.checkpoints}"
+        self.stops.check(where)
+
+
+def training_order_of(examples: TokenizedExamples, config: ExperimentConfig, epoch: int) -> BatchOrder:
+    """The batches of an epoch."""
+    lengths, chosen, shapes = examples.lengths, config.train, None
+    if chosen.num_shapes:
+        shapes = shape_set(lengths, num_shapes=chosen.num_shapes, longest=config.data.max_length)
+    return training_order(
+        lengths,
+        batch_size=chosen.batch_size,
+        batch_tokens=None if chosen.batch_tokens < 0 else chosen.batch_tokens,
+        shapes=shapes,
+        seed=config.runtime.seed,
+        epoch=epoch,
+    )
+
+
+def validate(
+    classifier: Classifier,
+    examples: TokenizedExamples,
+    *,
+    when: str = "",
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> dict[str, float]:
+    """The metrics that are plain numbers, in the precision of training; printed, too.
+
+    Args:
+        classifier: asked.
+        examples: the validation split.
+        when: the words for where the training stands; empty before it has begun.
+        callbacks: for Keras's `predict`.
+
+    Raises:
+        RunError: a loss that is not finite, or too little memory.
+    """
+    with batch_memory.answered(lambda: batch_memory.in_validation(classifier.batch_size)):
+        logits = classifier.logits_of(examples, callbacks=callbacks)
+    if not np.isfinite(logits).all():
+        raise RunError("the validation loss is not finite: a lower learning rate may help")
+    metrics = metrics_of(logits, examples.labels, classifier.problem_type)
+    print(f"{when}  validation {headline(metrics)}  loss {metrics['loss']:.4f}", flush=True)
+    if when and classifier.problem_type is ProblemType.SINGLE_LABEL_CLASSIFICATION:
+        runtime.advise(advice.of_constant_answers(logits, classifier.label_names, len(np.unique(examples.labels))))
+    return {name: value for name, value in metrics.items() if isinstance(value, float)}
+
+
+def _work(order: BatchOrder, lengths: np.ndarray, architecture: BertArchitecture) -> EpochWork:
+    """What each batch of an epoch holds and computes."""
+    return EpochWork(
+        examples=order.sizes,
+        tokens=order.useful_tokens(lengths),
+        computed_tokens=order.rows * order.widths,
+        flops=step_flops(architecture, batch_size=order.rows, length=order.widths),
+    )
+
+
+def _no_room(config: ExperimentConfig, order: BatchOrder, batch: int) -> str:
+    texts, length = np.diff(order.starts)[batch], order.widths[batch]
+    return batch_memory.in_training(config, int(texts), int(length))
