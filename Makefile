@@ -46,6 +46,7 @@ bench: $(VENV)/.bench-installed
 	$(BIN)/python benchmarks/optimizer_step.py
 	$(BIN)/python benchmarks/tokenizer_speed.py
 	$(BIN)/python benchmarks/padding.py
+	$(BIN)/python benchmarks/checkpoint_overhead.py
 	$(BIN)/python benchmarks/million_rows.py
 	$(BIN)/python benchmarks/compare.py $(OPTIONS)
 	$(if $(findstring --quick,$(OPTIONS)),,$(BIN)/python benchmarks/report.py)
