@@ -15,12 +15,13 @@ import time
 from tf_finetune import settings
 from tf_finetune.commands.train import train
 from tf_finetune.training import callbacks, checkpoints
+from tf_finetune.training.optimizer import AdamWeightDecay
 
 # What is called at each moment: an owner and the name of its function.
 POINTS = {
     "step": (callbacks.Progress, "on_train_batch_end"),
     "validation": (callbacks.AfterPrediction, "on_predict_batch_end"),
-    "tracing": (callbacks.Progress, "on_train_batch_begin"),
+    "tracing": (AdamWeightDecay, "scale_loss"),
     "saving": (checkpoints.workdir, "write_manifest"),
     "publishing": (checkpoints.workdir.os, "rename"),
     "json": (checkpoints.json_files, "write"),

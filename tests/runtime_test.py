@@ -73,12 +73,15 @@ def test_the_matrix_rate_leaves_the_random_numbers_as_they_are():
     assert drawn[0] == drawn[1]
 
 
-def test_the_surroundings_are_this_machine_and_these_versions():
+def test_the_surroundings_are_this_machine_and_these_versions(monkeypatch):
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
     found = runtime.surroundings("mixed_bfloat16")
     assert found["keras"] == keras.__version__
     assert found["python"] == platform.python_version()
-    assert found["cores"] == len(os.sched_getaffinity(0))
+    assert found["cores"] == found["threads"] == len(os.sched_getaffinity(0))
     assert found["gpus"] == "none"
     assert found["precision"] == "mixed_bfloat16"
     assert found["processor"]
     assert json.loads(json.dumps(found)) == found
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "3")
+    assert runtime.surroundings("float32")["threads"] == 3

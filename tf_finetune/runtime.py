@@ -156,6 +156,7 @@ def surroundings(policy: str) -> dict[str, str | int]:
         "system": platform.system(),
         "processor": _processor(),
         "cores": _cores(),
+        "threads": _threads(),
         "gpus": ", ".join(device_name(one) for one in found) or "none",
         "precision": policy,
     }
@@ -167,6 +168,14 @@ def _processor() -> str:
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor() or platform.machine())
+
+
+def _threads() -> int:
+    """Those that share one of TensorFlow's operations."""
+    import tensorflow as tf
+
+    chosen = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
+    return tf.config.threading.get_intra_op_parallelism_threads() or (int(chosen) if chosen.isdigit() else _cores())
 
 
 def _cores() -> int:
