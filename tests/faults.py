@@ -14,6 +14,7 @@ import time
 
 from tf_finetune import settings
 from tf_finetune.commands.train import train
+from tf_finetune.text.tokenizer import Tokenizer
 from tf_finetune.training import callbacks, checkpoints
 from tf_finetune.training.optimizer import AdamWeightDecay
 
@@ -26,6 +27,7 @@ POINTS = {
     "publishing": (checkpoints.workdir.os, "rename"),
     "json": (checkpoints.json_files, "write"),
     "removing": (checkpoints.workdir.shutil, "rmtree"),
+    "tokenizer": (Tokenizer, "save_pretrained"),
     "pruning": (checkpoints, "prune"),
 }
 

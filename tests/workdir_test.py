@@ -66,6 +66,22 @@ class TestPublishedFolder:
         assert names(tmp_path) == ["target"]
         assert names(tmp_path / "target") == ["new"]
 
+    def test_the_old_folder_comes_back_where_the_new_one_cannot(self, tmp_path, monkeypatch):
+        (tmp_path / "target").mkdir()
+        (tmp_path / "target" / "old").write_text("x")
+        rename, calls = os.rename, []
+
+        def second_fails(*paths):
+            calls.append(paths)
+            if len(calls) == 2:
+                raise OSError(5, "Input/output error")
+            rename(*paths)
+
+        monkeypatch.setattr(workdir.os, "rename", second_fails)
+        with pytest.raises(OSError, match="Input/output"), workdir.published_folder(tmp_path / "target", replace=True):
+            pass
+        assert names(tmp_path / "target") == ["old"]
+
     def test_files_are_on_the_disk_before_the_folder_has_its_name(self, tmp_path, monkeypatch):
         events = []
         rename, sync = os.rename, workdir._sync
@@ -143,6 +159,52 @@ class TestWorkdir:
         ):
             run.check_ours()
 
+    @pytest.mark.parametrize(
+        "name", ["checkpoints", "checkpoints/step_00000001", "metrics.jsonl", "tensorboard", "best.json"]
+    )
+    def test_nor_is_anything_else_of_a_runs_names(self, tmp_path, name):
+        path = tmp_path / name
+        path.mkdir(parents=True) if "." not in name else path.write_text("x")
+        what = name.split("/")[0]
+        with pytest.raises(InputError, match=f"the working directory holds a {what} that is not a run's, in "):
+            Workdir(tmp_path).check_ours()
+
+    def test_a_run_is_ours_by_its_checkpoints_where_its_config_is_damaged(self, tmp_path):
+        run = Workdir(tmp_path)
+        (run.checkpoints / "step_00000001").mkdir(parents=True)
+        (run.checkpoints / "step_00000001" / "manifest.json").write_text("{}")
+        run.check_ours()
+        run.config.write_text("{")
+        run.check_ours()
+
+    @pytest.mark.parametrize("steps", range(1, 7))
+    def test_what_is_left_of_a_run_that_is_killed_while_it_is_removed_is_ours(self, tmp_path, monkeypatch, steps):
+        run = Workdir(tmp_path)
+        for folder in (run.checkpoints / "step_00000001", run.tensorboard):
+            folder.mkdir(parents=True)
+        run.config.write_text('{"model": {}, "data": {}, "train": {}}')
+        for path in (run.metrics, run.best):
+            path.write_text("x")
+        calls = []
+
+        def counted(function):
+            def called(*args, **kwargs):
+                calls.append(function)
+                if len(calls) == steps:
+                    raise KeyboardInterrupt
+                return function(*args, **kwargs)
+
+            return called
+
+        with monkeypatch.context() as patched:
+            patched.setattr(workdir.Path, "unlink", counted(workdir.Path.unlink))
+            patched.setattr(workdir, "remove_folder", counted(workdir.remove_folder))
+            with pytest.raises(KeyboardInterrupt):
+                run.clear()
+        run.check_ours()
+        run.clear()
+        assert names(tmp_path) == []
+
     def test_a_run_is_ours_and_so_is_an_empty_folder(self, tmp_path):
         run = Workdir(tmp_path)
         run.check_ours()
@@ -159,8 +221,10 @@ class TestWorkdir:
         (run.export / "1").mkdir(parents=True)
         for path in (run.config, run.metrics, run.best, run.evaluation, tmp_path / "notes.txt"):
             path.write_text("x")
+        (run.checkpoints / "step_notes.txt").write_text("x")
         run.clear()
-        assert names(tmp_path) == ["export", "notes.txt"]
+        assert names(tmp_path) == ["checkpoints", "export", "notes.txt"]
+        assert names(run.checkpoints) == ["step_notes.txt"]
         assert names(run.export) == ["1"]
 
     def test_clear_of_an_empty_folder(self, tmp_path):
@@ -198,6 +262,12 @@ class TestWorkdir:
         with pytest.raises(
             InputError, match="no trained model, in .*, expected a workdir that `tf-finetune train` filled"
         ):
+            Workdir(tmp_path).best_checkpoint()
+
+    @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"checkpoint": 3}'])
+    def test_best_checkpoint_of_a_damaged_best_json(self, tmp_path, content):
+        (tmp_path / "best.json").write_text(content)
+        with pytest.raises(InputError, match="unreadable file, in .*best.json, expected the name of a checkpoint"):
             Workdir(tmp_path).best_checkpoint()
 
     def test_best_checkpoint_is_the_one_named(self, manifested):

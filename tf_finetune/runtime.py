@@ -79,6 +79,17 @@ def use_deterministic_operations() -> None:
     tf.config.experimental.enable_op_determinism()
 
 
+def is_deterministic() -> bool:
+    """Whether only such operations are allowed, by the config or by TF_DETERMINISTIC_OPS."""
+    import tensorflow as tf
+
+    try:  # TensorFlow has no question for it; the clock is no deterministic operation
+        tf.timestamp()
+    except tf.errors.FailedPreconditionError:
+        return True
+    return False
+
+
 def check_backend() -> None:
     """Raises InputError where the environment asks Keras for what the commands cannot run on."""
     legacy, backend = os.environ.get("TF_USE_LEGACY_KERAS", ""), os.environ.get("KERAS_BACKEND", "tensorflow")
@@ -146,7 +157,7 @@ def matrix_rate(dtype: str, *, hidden_size: int, intermediate_size: int) -> floa
     return 2 * MATRIX_ROWS * hidden_size * intermediate_size / best
 
 
-def surroundings(policy: str) -> dict[str, str | int]:
+def surroundings(policy: str) -> dict[str, str | int | bool]:
     """What the bits of a training run depend on beside its config, its data and how its operations are compiled."""
     found = gpus()
     names = ("tf_finetune", "tensorflow", "keras", "numpy")
@@ -159,6 +170,7 @@ def surroundings(policy: str) -> dict[str, str | int]:
         "threads": _threads(),
         "gpus": ", ".join(device_name(one) for one in found) or "none",
         "precision": policy,
+        "deterministic": is_deterministic(),
     }
 
 

@@ -131,13 +131,22 @@ def load_json(path: Path) -> ExperimentConfig:
         raise InputError("no such config file", where="--config", got=path) from None
     except (OSError, ValueError) as error:
         raise InputError("unreadable config file", where=path, got=str(error)) from None
+    return from_dict(content, where=path)
+
+
+def from_dict(content: Any, *, where: Path) -> ExperimentConfig:
+    """The config that `to_dict` gave, read from a file.
+
+    Raises:
+        InputError: it is none, or has a field that does not exist.
+    """
     if not isinstance(content, dict) or not all(isinstance(values, dict) for values in content.values()):
-        raise InputError("unreadable config file", where=path, expected="an object a section", got="something else")
+        raise InputError("unreadable config file", where=where, expected="an object a section", got="something else")
     config = ExperimentConfig()
     types = dict(fields(config))
     given = {f"{section}.{name}": value for section, values in content.items() for name, value in values.items()}
     for name, value in given.items():
-        check_field(name, where=path)
+        check_field(name, where=where)
         section, field = name.split(".")
         if isinstance(types[name], enum.Enum):
             value = next((member for member in type(types[name]) if member.value == value), value)

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 import filelock
 
 from tf_finetune import json_files, runtime
-from tf_finetune.errors import InputError
+from tf_finetune.errors import InputError, RunError
 
 MANIFEST = "manifest.json"
 LOCK = ".lock"
@@ -73,22 +74,27 @@ class Workdir:
             _remove_empty(made)
 
     def check_ours(self) -> None:
-        """Refuses a folder with a config.json that no run has written.
+        """Refuses a folder with files under the names of a run's that no run has written.
 
         Raises:
             InputError: as said.
         """
-        if self.config.exists() and not self._is_ours():
+        ours = (self.config, self.checkpoints, self.metrics, self.tensorboard, self.best, self.evaluation)
+        there = [path.name for path in ours if path.exists()]
+        if there and not self._is_ours():
             raise InputError(
-                "the working directory holds a config.json that is not a run's",
+                f"the working directory holds a {there[0]} that is not a run's",
                 where=self.path,
                 expected="a new or an empty folder",
             )
 
     def _is_ours(self) -> bool:
+        """Whether there is a run's config.json or, should that be damaged, a checkpoint."""
+        if any((folder / MANIFEST).is_file() for folder in checkpoint_folders(self.checkpoints)):
+            return True
         try:
             return {"model", "data", "train"} <= set(json.loads(self.config.read_text(encoding="utf-8")))
-        except (ValueError, TypeError):
+        except (OSError, ValueError, TypeError):
             return False
 
     def remove_leftovers(self) -> None:
@@ -104,20 +110,28 @@ class Workdir:
                 leftover.unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Removes an earlier run's files, and nothing else that may lie in the folder. Exports stay."""
-        for folder in (self.checkpoints, self.tensorboard):
+        """Removes an earlier run's files, and nothing else that may lie in the folder. Exports stay.
+
+        config.json goes last: without it, what is left of a run that was killed here would be a stranger's.
+        """
+        for path in (self.best, self.evaluation, self.metrics):
+            path.unlink(missing_ok=True)
+        for folder in (*checkpoint_folders(self.checkpoints), self.tensorboard):
             if folder.exists():
                 remove_folder(folder)
-        for path in (self.config, self.metrics, self.best, self.evaluation):
-            path.unlink(missing_ok=True)
+        _remove_empty([self.checkpoints])
+        self.config.unlink(missing_ok=True)
+
+    def publish_config(self, config: dict[str, Any]) -> None:
+        """Writes config.json, if it does not say the same already."""
+        if not _says(self.config, config):
+            json_files.write(self.config, config)
 
     def publish_best(self, best: dict[str, Any]) -> None:
         """Writes best.json; what was said of another checkpoint in evaluation.json goes with it."""
-        with contextlib.suppress(OSError, ValueError):
-            if json.loads(self.best.read_text(encoding="utf-8")) == best:
-                return
-        self.evaluation.unlink(missing_ok=True)
-        json_files.write(self.best, best)
+        if not _says(self.best, best):
+            self.evaluation.unlink(missing_ok=True)
+            json_files.write(self.best, best)
 
     def best_checkpoint(self) -> Path:
         """The folder of the checkpoint that did best in validation, its files checked against the manifest.
@@ -128,12 +142,32 @@ class Workdir:
         if not self.best.is_file():
             raise InputError("no trained model", where=self.path, expected="a workdir that `tf-finetune train` filled")
         try:
-            name = json.loads(self.best.read_text(encoding="utf-8"))["checkpoint"]
+            folder = self.checkpoints / json.loads(self.best.read_text(encoding="utf-8"))["checkpoint"]
         except (ValueError, KeyError, TypeError):
             raise InputError("unreadable file", where=self.best, expected="the name of a checkpoint") from None
-        folder = self.checkpoints / name
         check_manifest(folder, without=TRAINING_STATE)
         return folder
+
+
+def checkpoint_folders(checkpoints: Path) -> list[Path]:
+    """Those that a run has published, such as `step_00000528`, the earliest first."""
+    found = (path for path in checkpoints.glob("step_*") if re.fullmatch(r"step_\d{8,}", path.name) and path.is_dir())
+    return sorted(found, key=lambda folder: int(folder.name.removeprefix("step_")))
+
+
+@contextlib.contextmanager
+def writing(what: object) -> Iterator[None]:
+    """Raises RunError, with the name of what cannot be written, in the place of the operating system's error."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{what} cannot be written: {error.strerror or error}") from error
+
+
+def _says(path: Path, content: dict[str, Any]) -> bool:
+    with contextlib.suppress(OSError, ValueError):
+        return json.loads(path.read_text(encoding="utf-8")) == content
+    return False
 
 
 def _remove_empty(folders: Sequence[Path]) -> None:
@@ -141,13 +175,6 @@ def _remove_empty(folders: Sequence[Path]) -> None:
     with contextlib.suppress(OSError):
         for folder in folders:
             folder.rmdir()
-
-
-def is_same(kept: Any, given: Any) -> bool:
-    """Whether a run's value is the one given: a run keeps a path absolute and a hub name with its commit."""
-    if isinstance(kept, str) and isinstance(given, str):
-        return kept == given or kept.startswith(f"{given}@") or kept == str(Path(given).expanduser().absolute())
-    return kept == given
 
 
 @contextlib.contextmanager
@@ -167,7 +194,12 @@ def published_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
         for path in (*aside.rglob("*"), aside):
             _sync(path)
         replaced = _moved_aside(target, REPLACED) if replace and target.exists() else None
-        os.rename(aside, target)
+        try:
+            os.rename(aside, target)
+        except BaseException:
+            if replaced:
+                os.rename(replaced / target.name, target)
+            raise
         _sync(target.parent)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)

@@ -97,12 +97,53 @@ class TestDamage:
         train(config, halfway, restart=True)
         assert outcome(halfway) == reference
 
-    def test_the_config_is_gone(self, config, halfway):
+    @pytest.mark.parametrize("content", [None, "", '{"mod', "[]", '{"train": []}'])
+    def test_config_json(self, config, halfway, reference, content):
+        """A checkpoint has it, too, to be compared with and to be written again."""
+        before = json.loads((halfway / "config.json").read_text())
         (halfway / "config.json").unlink()
-        before = contents(halfway)
-        with pytest.raises(InputError, match="checkpoints without their config.json, in .*, expected --restart to"):
+        if content is not None:
+            (halfway / "config.json").write_text(content)
+        config.optimizer.learning_rate *= 2
+        with pytest.raises(InputError, match="another config: optimizer.learning_rate is 0.001 there and 0.002 here"):
             train(config, halfway)
-        assert contents(halfway) == before
+        config.optimizer.learning_rate /= 2
+        train(config, halfway)
+        assert outcome(halfway) == reference
+        assert json.loads((halfway / "config.json").read_text()) == before
+
+    def test_config_json_of_a_finished_run(self, made, config, tmp_path):
+        run = Path(shutil.copytree(made[1] / "reference", tmp_path / "run"))
+        before = contents(run)
+        (run / "config.json").write_text("{")
+        train(config, run)
+        assert contents(run) == before
+
+    def test_the_best_checkpoint(self, made, config, tmp_path, capsys):
+        """All that come after it are whole: the last goes on, and what it has answered is the best from there on."""
+        run = Path(shutil.copytree(made[1] / "reference", tmp_path / "run"))
+        best, last = (run / "checkpoints" / name for name in ("step_00000006", "step_00000018"))
+        if not best.exists():  # that another one was the best is of no matter here
+            shutil.copytree(last, best)
+        self.name_best(run, "step_00000006")
+        os.truncate(best / "model.safetensors", 100)
+        found = train(config, run)
+        said = capsys.readouterr()
+        assert "step_00000018 is whole, but the best one before it is damaged: a checkpoint file is missing" in said.err
+        assert "going on from step_00000018 all the same: the best is now the best from there on" in said.err
+        assert "this run is finished, after 3 epochs" in said.out
+        assert (found["checkpoint"], found["epoch"], found["step"]) == ("step_00000018", 2, 18)
+        assert json.loads((run / "best.json").read_text()) == found
+        assert set(evaluate(run)) == {"validation", "test"}
+
+    def name_best(self, run, name):
+        """Has all checkpoints call one of them the best."""
+        for folder in checkpoints.all_of(run / "checkpoints"):
+            state = json.loads((folder / "training_state.json").read_text())
+            state["best"]["checkpoint"] = name
+            (folder / "training_state.json").write_text(json.dumps(state))
+            manifest = json.loads((folder / "manifest.json").read_text())
+            checkpoints.workdir.write_manifest(folder, **{k: v for k, v in manifest.items() if k != "files"})
 
     @pytest.mark.parametrize("content", [None, "", '{"checkpoint": "step_00000099"}'])
     def test_best_json(self, config, halfway, reference, content):
@@ -117,6 +158,23 @@ class TestDamage:
             file.write('{"split": "train", "st')
         train(config, halfway)
         assert outcome(halfway) == reference
+
+    def test_a_line_of_the_metrics(self, config, halfway, reference, capsys):
+        lines = (halfway / "metrics.jsonl").read_text().splitlines(keepends=True)
+        (halfway / "metrics.jsonl").write_text("".join([lines[0], lines[1].replace('"step"', '"stop"'), *lines[2:]]))
+        train(config, halfway)
+        assert "metrics.jsonl line 2 is damaged: it stays as it is" in capsys.readouterr().err
+        found = outcome(halfway)
+        assert [name for name in reference if found[name] != reference[name]] == ["records"]
+
+    def test_a_copy_of_a_checkpoint_is_nobody(self, config, halfway, reference, capsys):
+        folder = halfway / "checkpoints"
+        shutil.copytree(folder / "step_00000006", folder / "step_00000012_backup")
+        (folder / "step_notes.txt").write_text("x")
+        train(config, halfway)
+        assert "going on at step 12, in epoch 3" in capsys.readouterr().out
+        assert outcome(halfway) == reference
+        assert {"step_00000012_backup", "step_notes.txt"} <= {path.name for path in folder.iterdir()}
 
     def test_an_unfinished_run_can_be_asked(self, halfway):
         assert set(evaluate(halfway)) == {"validation", "test"}
@@ -254,25 +312,38 @@ class TestDisk:
         if made.returncode:
             pytest.skip(f"no file system of our own can be mounted: {made.stderr.strip()}")
         yield folder
-        subprocess.run(["umount", folder], check=True)
+        subprocess.run(["umount", "--lazy", folder], check=True)  # TensorBoard's file may be open yet
 
     def mount(self, folder, options):
         command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder]
         return subprocess.run(command, capture_output=True, text=True)
 
-    def fill(self, folder):
-        with (folder / "filler").open("wb") as file, contextlib.suppress(OSError):
+    def fill(self, folder, *, left=0):
+        """All but so many bytes of it; raises nothing, so that it is the run that meets a full disk."""
+        filler = os.open(folder / "filler", os.O_WRONLY | os.O_CREAT)
+        with contextlib.suppress(OSError):
             while True:
-                file.write(bytes(4096))
-                file.flush()
+                os.write(filler, bytes(4096))
+        os.truncate(filler, os.fstat(filler).st_size - left)
+        os.close(filler)
 
-    def test_a_full_one_loses_nothing(self, config, reference, disk, monkeypatch):
+    FULL = "cannot be written.*No space left on device"
+    NO_CHECKPOINT = f"step_00000012 {FULL}.*; step_00000006 is kept, and training can go on from it"
+
+    @pytest.mark.parametrize(
+        ("point", "left", "expected"),
+        [
+            ("validation", 0, FULL),
+            ("tokenizer", 0, NO_CHECKPOINT),
+            ("tokenizer", 4096, NO_CHECKPOINT),  # one page makes its library say so in another way
+            ("saving", 0, NO_CHECKPOINT),
+            ("pruning", 0, FULL),
+        ],
+    )
+    def test_a_full_one_loses_nothing(self, config, reference, disk, monkeypatch, point, left, expected):
+        """From a moment on, the second time that it comes: in the second epoch."""
         with monkeypatch.context() as patched:
-            faults.at("saving", 2, lambda: self.fill(disk), set_attribute=patched.setattr)
-            expected = (
-                "the checkpoint .*step_00000012 cannot be written: .*No space left on device.*; step_00000006 is kept, "
-                "and training can go on from it"
-            )
+            faults.at(point, 2, lambda: self.fill(disk, left=left), set_attribute=patched.setattr)
             with pytest.raises(RunError, match=expected):
                 train(config, disk / "run")
         (disk / "filler").unlink()

@@ -14,13 +14,16 @@ import pytest
 import tensorflow as tf
 from faults import in_a_process, killed_at
 from films import STEPS, three_epochs, write_films
-from outcomes import outcome, records
+from outcomes import contents, outcome, records
 from safetensors.numpy import load_file
 
+from tf_finetune import settings
+from tf_finetune.commands import restore, resume
 from tf_finetune.commands.train import train
-from tf_finetune.config import ClassWeights, ProblemType
+from tf_finetune.config import ClassWeights, ExperimentConfig, ProblemType
 from tf_finetune.errors import Interrupted
 from tf_finetune.training import checkpoints, kernels
+from tf_finetune.training.checkpoints import TrainingState
 from tf_finetune.training.optimizer import AdamWeightDecay
 
 
@@ -186,6 +189,67 @@ def test_a_kill_while_a_checkpoint_is_replaced(config, tmp_path, monkeypatch, re
         assert not list((moved / "checkpoints").glob(".*"))
 
 
+@pytest.mark.parametrize(
+    ("epoch", "since_best", "patience", "said"),
+    [
+        (3, 1, 0, "after 3 epochs; --config.train.epochs=4 trains on"),
+        (2, 2, 1, "as it got no better; --config.train.early_stopping_patience=3 trains on"),
+        (
+            3,
+            1,
+            1,
+            "after 3 epochs and as it got no better; --config.train.epochs=4 --config.train.early_stopping_patience=2 "
+            "trains on",
+        ),
+    ],
+)
+def test_what_is_said_of_a_finished_run_would_make_it_go_on(epoch, since_best, patience, said):
+    config, state = ExperimentConfig(), TrainingState(epoch=epoch, validations_since_best=since_best)
+    config.train.epochs, config.train.early_stopping_patience = 3, patience
+    assert resume.is_over(state, config)
+    assert resume.end_in_words(state, config) == said
+    for name, value in re.findall(r"--config.train.(\w+)=(\d+)", said):
+        setattr(config.train, name, int(value))
+    assert not resume.is_over(state, config)
+
+
+@pytest.mark.parametrize(
+    ("typed", "kept", "is_kept"),
+    [
+        ("imdb", "hub:stanfordnlp/imdb@abc", True),
+        ("imdb", "tfds:imdb_reviews/plain_text:1.0.0", True),
+        ("hub:a/b", "hub:a/b@abc", True),
+        ("hub:a/b", "hub:a/bc@abc", False),
+        ("tfds:imdb_reviews", "tfds:imdb_reviews/plain_text:1.0.0", True),
+        ("tfds:imdb", "tfds:imdb_reviews/plain_text:1.0.0", False),
+        ("reviews", "reviews", True),
+        ("{folder}/../{name}/films.csv", "{folder}/films.csv", True),
+        ("{folder}", "{folder}/films.csv", False),
+    ],
+)
+def test_the_same_words_mean_what_they_meant(typed, kept, is_kept, table, monkeypatch):
+    """Without the hub, and whatever it has by now."""
+    places = {"folder": table.parent, "name": table.parent.name}
+    trained, config = ExperimentConfig(), ExperimentConfig()
+    trained.data.source, config.data.source = kept.format(**places), typed.format(**places)
+    monkeypatch.setattr(restore.sources, "pinned", lambda source: "pinned anew")
+    expected = trained.data.source if is_kept else "pinned anew"
+    assert restore.with_places_of(trained, config).data.source == expected
+
+
+def test_a_restart_that_is_interrupted_before_it_begins_leaves_the_earlier_run(uninterrupted, tmp_path, monkeypatch):
+    from tf_finetune.commands import fit
+
+    run = Path(shutil.copytree(uninterrupted, tmp_path / "run"))
+    before, build = contents(run), fit.build_classifier
+    monkeypatch.setattr(fit, "build_classifier", lambda *args: (faults.sigterm(), build(*args)))
+    config = settings.load_json(run / "config.json")
+    expected = "there is nothing to save; the earlier run is as it was, and the same command begins anew"
+    with pytest.raises(Interrupted, match=expected):
+        train(config, run, restart=True)
+    assert contents(run) == before
+
+
 def test_the_message_after_a_restart_does_not_start_over_again(config, tmp_path, monkeypatch, reference):
     train(config, tmp_path / "run")
     with monkeypatch.context() as patched:
@@ -241,6 +305,15 @@ class TestAsAProcess:
         assert in_a_process(config, tmp_path / "run", "step", str(STEPS + 2), "sigterm").returncode == 75
         assert in_a_process(config, tmp_path / "run", "step", "999", "sigkill").returncode == 0
         assert outcome(tmp_path / "run") == outcome(tmp_path / "reference")
+
+    def test_deterministic_operations_by_the_environment(self, config, tmp_path, monkeypatch, capsys):
+        """TensorFlow's own switch for them, which the config says nothing of."""
+        monkeypatch.setenv("TF_DETERMINISTIC_OPS", "1")
+        result = in_a_process(config, tmp_path / "run", "step", str(STEPS + 2), "sigterm")
+        assert result.returncode == 75, result.stderr
+        monkeypatch.delenv("TF_DETERMINISTIC_OPS")
+        train(config, tmp_path / "run")
+        assert "deterministic was True and is False: the last bits" in capsys.readouterr().err
 
 
 def test_killed_at_random_moments():

@@ -128,7 +128,11 @@ def test_a_loss_that_is_no_number_stops_the_run(config, tmp_path):
     config.optimizer.max_grad_norm = 0.0
     config.optimizer.warmup_proportion = 0.0
     config.train.batch_size, config.train.max_skipped_steps = 16, 2
-    with pytest.raises(RunError, match=r"not finite in 3 steps in a row, the last of them step \d"):
+    expected = (
+        r"not finite in 3 steps in a row, the last of them step \d, train.max_skipped_steps=2 may be skipped; none was "
+        "kept before it; a lower learning rate may help, which is another run: --restart to start over"
+    )
+    with pytest.raises(RunError, match=expected):
         train(config, tmp_path / "run")
     assert not (tmp_path / "run" / "best.json").exists()
     assert "NaN" not in (tmp_path / "run" / "metrics.jsonl").read_text()

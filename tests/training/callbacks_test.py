@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.util import event_pb2
 
-from tf_finetune.errors import InputError, RunError
+from tf_finetune.errors import RunError
 from tf_finetune.training import callbacks, state_arrays
 from tf_finetune.training.callbacks import FiniteMetrics, MetricsLog, Pause, Progress, RestoreMetrics
 from tf_finetune.training.cost import CostMeter, EpochWork
@@ -35,7 +35,7 @@ def progress_of(log, schedule, *, batch_sizes=BATCH_SIZES, meter=None, first_ste
     examples = np.array(batch_sizes)
     work = EpochWork(examples=examples, tokens=9 * examples, computed_tokens=10 * examples, flops=100 * examples)
     meter = meter or CostMeter(epochs=1, matrix_rate=1000.0)
-    metrics = FiniteMetrics(first_step=first_step, most=0)
+    metrics = FiniteMetrics(first_step=first_step, most=0, way_on="this is kept")
     options = {"metrics": metrics, "first_step": first_step, "every": every, "waited": lambda: 0.0}
     return Progress(log, schedule=schedule, meter=meter, work=work, **options)
 
@@ -117,20 +117,36 @@ class TestMetricsLog:
         assert [line["step"] for line in lines(log.path)] == [10]
         assert "what it lacks is lost" in said[0]
 
-    @pytest.mark.parametrize("line", ["{", "[]", '{"split": "train"}', "3"])
-    def test_cut_of_what_no_run_has_written(self, tmp_path, line):
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "{",
+            "[]",
+            '{"split": "train"}',
+            "3",
+            '{"split": "train", "step": 3, "loss": "x"}',
+            '{"split": "a", "step": 3, "timing": []}',
+        ],
+    )
+    def test_cut_where_a_line_is_damaged(self, tmp_path, line):
+        """It costs a line of a log, and no training."""
         log = MetricsLog(tmp_path / "metrics.jsonl", tmp_path / "tensorboard")
         log.write(split="train", epoch=0, step=10, loss=0.5)
         with log.path.open("a") as file:
             file.write(f"{line}\n")
-        with pytest.raises(InputError, match=r"not a record, in .*metrics.jsonl line 2, expected .* --restart"):
-            log.cut(log.size(), warn=pytest.fail)
+        content, said = log.path.read_bytes(), []
+        log.cut(log.size(), warn=said.append)
+        assert log.path.read_bytes() == content
+        assert said == [f"{log.path} line 2 is damaged: it stays as it is, and is missing in TensorBoard"]
 
-    @pytest.mark.parametrize("where", ["metrics.jsonl", "tensorboard"])
-    def test_what_cannot_be_written_is_named(self, tmp_path, where):
+    @pytest.mark.parametrize(
+        ("where", "reason"),
+        [("metrics.jsonl", "No space left on device"), ("tensorboard", ".* is not a directory")],
+    )
+    def test_what_cannot_be_written_is_named(self, tmp_path, where, reason):
         (tmp_path / where).symlink_to("/dev/full")
         log = MetricsLog(tmp_path / "metrics.jsonl", tmp_path / "tensorboard")
-        with pytest.raises(RunError, match=f"the metrics cannot be written, in {tmp_path}: "):
+        with pytest.raises(RunError, match=f"the metrics cannot be written, in {tmp_path}: {reason}$"):
             log.write(split="train", epoch=0, step=10, loss=0.5)
 
     def test_nothing_is_written_before_the_first_record(self, tmp_path):
@@ -255,12 +271,12 @@ class TestFiniteMetrics:
         """Of five steps the third has no number for a loss."""
         data = (DATA[0].copy(), DATA[1])
         data[0][9] = np.nan
-        model, metrics = linear_model(), FiniteMetrics(first_step=0, most=1)
+        model, metrics = linear_model(), FiniteMetrics(first_step=0, most=1, way_on="this is kept")
         before = [weight.numpy() for weight in model.weights]
         model.fit(*data, **OPTIONS, callbacks=[metrics])
         assert metrics.skipped_steps == 1
         assert np.isfinite(metrics.numbers["loss"])
-        without, seen = linear_model(), FiniteMetrics(first_step=0, most=0)
+        without, seen = linear_model(), FiniteMetrics(first_step=0, most=0, way_on="this is kept")
         rest = [np.concatenate([array[:8], array[12:]]) for array in data]
         without.fit(*rest, **OPTIONS, callbacks=[seen])
         assert metrics.numbers["accuracy"] == pytest.approx(seen.numbers["accuracy"])
@@ -272,7 +288,7 @@ class TestFiniteMetrics:
         model, numbers = linear_model(), []
         model.fit(*DATA, **OPTIONS)
         for _ in range(2):
-            metrics = FiniteMetrics(first_step=0, most=99)
+            metrics = FiniteMetrics(first_step=0, most=99, way_on="this is kept")
             model.fit(*data, **OPTIONS, callbacks=[metrics])
             numbers.append(metrics.numbers)
         assert numbers == [{}, {}]
@@ -281,8 +297,9 @@ class TestFiniteMetrics:
     def test_too_many_in_a_row(self, most, stops):
         data = (DATA[0].copy(), DATA[1])
         data[0][5:9] = np.inf
-        model, metrics = linear_model(), FiniteMetrics(first_step=100, most=most)
-        expected = f"not finite in {most + 1} steps in a row, the last of them step {102 + most}: .*={most} may be"
+        model, metrics = linear_model(), FiniteMetrics(first_step=100, most=most, way_on="this is kept")
+        last = f"not finite in {most + 1} steps in a row, the last of them step {102 + most}"
+        expected = f"{last}, train.max_skipped_steps={most} may be skipped; this is kept"
         with pytest.raises(RunError, match=expected) if stops else contextlib.nullcontext():
             model.fit(*data, **OPTIONS, callbacks=[metrics])
         assert metrics.skipped_steps == min(most + 1, 2)

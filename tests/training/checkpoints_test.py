@@ -83,11 +83,11 @@ class TestSave:
         workdir.check_manifest(earlier)
 
     def test_of_the_same_step_is_replaced(self, tmp_path):
-        for is_validated in (False, True):
-            state = TrainingState(step=1, is_validated=is_validated)
+        for validation in ({}, {"loss": 0.5}):
+            state = TrainingState(step=1, validation=validation)
             folder = checkpoints.save(MODEL, TOKENIZER, tmp_path, state, ARRAYS)
         assert names(tmp_path) == ["step_00000001"]
-        assert json.loads((folder / "training_state.json").read_text())["is_validated"]
+        assert json.loads((folder / "training_state.json").read_text())["validation"] == {"loss": 0.5}
 
 
 class TestNewest:
@@ -125,6 +125,29 @@ class TestNewest:
         is_whole = fault == "training state gone"
         assert checkpoints.newest(tmp_path, warn=said.append)[0].name == f"step_0000000{3 if is_whole else 1}"
         assert [line.split(" is ")[0] for line in said][:1] == ([] if is_whole else ["the checkpoint step_00000003"])
+
+    @pytest.mark.parametrize("validation", [{}, {"loss": 0.25}])
+    def test_where_the_best_is_damaged_and_all_name_it_the_last_goes_on_without(self, tmp_path, validation):
+        best = {"checkpoint": "step_00000001", "validation": {"loss": 0.5}}
+        for step in (1, 2, 3):
+            state = TrainingState(epoch=2, step=step, best=best, validation=validation, validations_since_best=1)
+            checkpoints.save(MODEL, TOKENIZER, tmp_path, state, ARRAYS)
+        (tmp_path / "step_00000001" / "model.safetensors").write_text("x")
+        said = []
+        folder, found, _ = checkpoints.newest(tmp_path, warn=said.append)
+        assert (folder.name, found.validations_since_best) == ("step_00000003", 0)
+        own = {"checkpoint": "step_00000003", "epoch": 1, "step": 3, "validation": validation}
+        assert found.best == (own if validation else {})
+        assert said[0].startswith("the checkpoint step_00000003 is whole, but the best one before it is damaged: ")
+        assert said[-1] == "going on from step_00000003 all the same: the best is now the best from there on"
+
+    def test_only_what_is_named_like_a_checkpoint_is_one(self, tmp_path):
+        for step in (1, 10**8):
+            checkpoints.save(MODEL, TOKENIZER, tmp_path, TrainingState(step=step), ARRAYS)
+        shutil.copytree(tmp_path / "step_100000000", tmp_path / "step_100000000_backup")
+        (tmp_path / "step_notes.txt").write_text("x")
+        (tmp_path / "step_00000003").write_text("x")
+        assert [path.name for path in checkpoints.all_of(tmp_path)] == ["step_00000001", "step_100000000"]
 
     @pytest.mark.parametrize("content", [{}, {"format": 2, "unknown": 3}])
     def test_another_format_is_refused_and_not_passed_over(self, tmp_path, content):

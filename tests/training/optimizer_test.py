@@ -168,6 +168,19 @@ class TestSkipping:
 
         return optimizer, variables, tf.function(apply) if request.param else apply
 
+    @pytest.mark.parametrize(("option", "value"), [("gradient_accumulation_steps", 2), ("loss_scale_factor", 1024.0)])
+    def test_what_it_does_not_go_with_is_refused(self, option, value):
+        expected = f"`skip_nonfinite_steps` goes with whole steps and unscaled losses. Received: {option}={value}"
+        with pytest.raises(ValueError, match=expected):
+            AdamWeightDecay(skip_nonfinite_steps=True, **{option: value})
+
+    def test_a_strategy_is_refused(self):
+        with (
+            tf.distribute.MirroredStrategy(["CPU:0"]).scope(),
+            pytest.raises(ValueError, match="goes with one device. Received: a tf.distribute strategy"),
+        ):
+            AdamWeightDecay(skip_nonfinite_steps=True).build([keras.Variable(1.0)])
+
     @pytest.mark.parametrize("where", range(3))
     @pytest.mark.parametrize("value", [np.inf, np.nan])
     def test_nothing_changes_but_the_count(self, step, where, value):

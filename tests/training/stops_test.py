@@ -59,8 +59,10 @@ def test_what_is_ignored_stays_ignored():
 
 def test_in_a_notebook_a_second_control_c_raises_and_leaves_the_process():
     stops = Stops()
-    again = pytest.raises(Interrupted, match="interrupted again, at once; call train again from the last checkpoint")
-    with again, stops.watched(way_on="call train again"), stops.deferred():
+    again = pytest.raises(
+        Interrupted, match="interrupted again, at once; the same command goes on from the last checkpoint"
+    )
+    with again, stops.watched(), stops.deferred():
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(2 * ECHO)
         os.kill(os.getpid(), signal.SIGINT)
@@ -88,3 +90,54 @@ def test_another_thread_leaves_the_signals_alone():
     thread.start()
     thread.join()
     assert seen == before
+
+
+@pytest.mark.parametrize(
+    ("is_begun", "way_on"),
+    [
+        (False, "the earlier run is as it was, and the same command begins anew"),
+        (True, "the same command without --restart goes on"),
+    ],
+)
+def test_how_a_run_that_replaces_another_is_gone_on_with(is_begun, way_on):
+    stops = Stops(replaces=True)
+    with stops.watched(), stops.deferred():
+        stops.is_begun = is_begun
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Interrupted, match=f"interrupted by SIGTERM here; {way_on}$"):
+            stops.check("here")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_to_a_forked_process_is_not_the_runs(number, capfd):
+    stops = Stops()
+    with stops.watched(), stops.deferred():
+        pid = os.fork()
+        if not pid:
+            try:
+                time.sleep(60)
+            finally:  # SIGINT raises
+                os._exit(3)
+        time.sleep(0.1)
+        os.kill(pid, number)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        time.sleep(0.2)
+    assert status == (3 if number == signal.SIGINT else -signal.SIGTERM)
+    assert stops.asked_by is None
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_process_that_lives_on_does_not_hold_the_run_up():
+    began = time.monotonic()
+    with Stops().watched():
+        pid = os.fork()
+        if not pid:
+            time.sleep(60)
+            os._exit(0)
+    try:
+        assert time.monotonic() - began < 10
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tf_finetune import json_files, runtime, settings
+from tf_finetune import runtime, settings
 from tf_finetune.bert import tiny
 from tf_finetune.bert.architecture import BertArchitecture
 from tf_finetune.bert.model import TFBertForSequenceClassification
@@ -36,7 +36,7 @@ from tf_finetune.training.checkpoints import TrainingState
 from tf_finetune.training.cost import CostMeter
 from tf_finetune.training.optimizer import WarmupLinearDecay, create_optimizer
 from tf_finetune.training.stops import Stops
-from tf_finetune.workdir import Workdir
+from tf_finetune.workdir import Workdir, writing
 
 # Asked before and after training, so that one sees what was learnt.
 REVIEW_TEXTS = ("The movie was absolutely wonderful, full of joy.", "The movie was terrible and boring.")
@@ -74,6 +74,7 @@ def fit(inputs: Inputs, run: Workdir, stops: Stops, *, num_train_steps: int | No
     metrics = _restored(classifier.model, earlier.checkpoint) if earlier else {}
     with stops.deferred():
         _open(run, log, config, earlier, untrained, facts)
+        stops.is_begun = True
         began = time.perf_counter()
         best = TrainingLoop(
             classifier=classifier,
@@ -127,14 +128,14 @@ def _open(
     """Makes the folder ready: for a new run, or as it was when the earlier one wrote its checkpoint."""
     if earlier:
         log.cut(earlier.state.metrics_bytes, warn=runtime.warn)
-        checkpoints.remove_later(run.checkpoints, earlier.checkpoint)
         resume.settle(run, earlier.state, config)
         resume.say_what_changed(earlier, facts["surroundings"])
     else:
         run.clear()  # only now: the model has read the data and answered, so an earlier run is no longer needed
     # What was asked for, so that the same command finds its run again; a budget of tokens that was found by the free
     # memory is another one next time, and stands in best.json.
-    json_files.write(run.config, settings.to_dict(config))
+    with writing(run.config):
+        run.publish_config(facts["config"])
     if untrained is not None:
         log.write(split="validation", epoch=-1, step=0, **untrained)
 
@@ -150,12 +151,13 @@ def _facts(
     config: ExperimentConfig, tokenized: dict[str, TokenizedExamples], splits: sources.Splits, policy: str
 ) -> dict[str, Any]:
     """What a checkpoint's manifest says of where its weights come from."""
-    fields = json.dumps(settings.to_dict(config), sort_keys=True)
+    fields = settings.to_dict(config)
     used = {name: tokenized[name] for name in ("train", "validation")}
     return {
         "base": config.model.checkpoint,
         "seed": config.runtime.seed,
-        "config_sha256": hashlib.sha256(fields.encode()).hexdigest(),
+        "config": fields,
+        "config_sha256": hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest(),
         "data": {
             "labels": {"kind": splits.problem_type.value, "names": list(splits.label_names)},
             **{name: {"examples": len(one), "sha256": one.digest()} for name, one in used.items()},

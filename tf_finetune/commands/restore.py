@@ -1,5 +1,6 @@
 """What evaluate, predict, export and verify start from: the best checkpoint of a workdir and its config."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -7,7 +8,7 @@ from tf_finetune import runtime, settings
 from tf_finetune.config import ExperimentConfig
 from tf_finetune.data import sources
 from tf_finetune.errors import InputError
-from tf_finetune.workdir import Workdir, is_same
+from tf_finetune.workdir import Workdir
 
 if TYPE_CHECKING:
     from tf_finetune.evaluation.classifier import Classifier
@@ -62,9 +63,20 @@ def trained_run(command: str, workdir: str | Path, config: ExperimentConfig | No
 def with_places_of(trained: ExperimentConfig, config: ExperimentConfig) -> ExperimentConfig:
     """A copy with the pinned places of the training run where the config means the same, and its own else."""
     source, checkpoint = config.data.source, config.model.checkpoint
-    source = trained.data.source if is_same(trained.data.source, source) else sources.pinned(source)
-    checkpoint = trained.model.checkpoint if is_same(trained.model.checkpoint, checkpoint) else checkpoint
+    is_theirs = any(_stands_for(name, trained.data.source) for name in sources.names_of(source))
+    source = trained.data.source if is_theirs else sources.pinned(source)
+    checkpoint = trained.model.checkpoint if _stands_for(checkpoint, trained.model.checkpoint) else checkpoint
     return settings.with_places(config, source, checkpoint)
+
+
+def _stands_for(name: str, place: str) -> bool:
+    """Whether a run that was given the name may have pinned it to the place: a path, a commit, a version of tfds."""
+    if name.startswith("tfds:") and place.startswith((f"{name}/", f"{name}:")):
+        return True
+    if place == name or place.startswith(f"{name}@"):
+        return True
+    path = Path(name).expanduser()
+    return str(path.absolute()) == place or (path.exists() and os.path.exists(place) and os.path.samefile(path, place))
 
 
 def load_classifier(folder: Path, config: ExperimentConfig) -> "Classifier":

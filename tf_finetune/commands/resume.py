@@ -10,7 +10,7 @@ from tf_finetune.config import ExperimentConfig
 from tf_finetune.errors import InputError
 from tf_finetune.training import checkpoints
 from tf_finetune.training.checkpoints import TrainingState
-from tf_finetune.workdir import Workdir
+from tf_finetune.workdir import MANIFEST, Workdir, writing
 
 # What may change on the way; anything else would make it another run.
 CHANGEABLE = (
@@ -37,14 +37,14 @@ class EarlierRun:
         checkpoint: the last whole one.
         state: how far the run had come.
         surroundings: what its process ran on.
-        epochs_before: how many it was to have.
+        config_before: the one that the checkpoint was written with.
     """
 
     config: ExperimentConfig
     checkpoint: Path
     state: TrainingState
     surroundings: dict[str, Any]
-    epochs_before: int
+    config_before: ExperimentConfig
 
 
 def earlier_run(config: ExperimentConfig, run: Workdir) -> EarlierRun | None:
@@ -55,20 +55,18 @@ def earlier_run(config: ExperimentConfig, run: Workdir) -> EarlierRun | None:
     """
     if not checkpoints.all_of(run.checkpoints):
         return None
-    if not run.config.is_file():
-        raise InputError("checkpoints without their config.json", where=run.path, expected=START_OVER)
-    before = settings.load_json(run.config)
-    config = with_places_of(before, config)
-    _check_changes(before, config, run)
     found = checkpoints.newest(run.checkpoints, warn=runtime.warn)
     if found is None:
         raise InputError("no checkpoint is whole", where=run.checkpoints, expected=START_OVER)
     folder, state, manifest = found
+    before = settings.from_dict(manifest.get("config"), where=folder / MANIFEST)
+    config = with_places_of(before, config)
+    _check_changes(before, config, run)
     done = state.epoch + bool(state.batch)
     if config.train.epochs < done:
         expected = f"at least {done}; {START_OVER}"
         raise InputError("the run has come further", where="train.epochs", expected=expected, got=config.train.epochs)
-    return EarlierRun(config, folder, state, manifest["surroundings"], before.train.epochs)
+    return EarlierRun(config, folder, state, manifest.get("surroundings", {}), before)
 
 
 def beginning(earlier: EarlierRun | None, data: dict[str, Any], *, source: str) -> TrainingState:
@@ -112,21 +110,42 @@ def is_out_of_patience(state: TrainingState, config: ExperimentConfig) -> bool:
     return bool(patience and state.validations_since_best >= patience)
 
 
+def end_in_words(state: TrainingState, config: ExperimentConfig) -> str:
+    """Why a run has nothing left to do, and what would give it something."""
+    why, more = [], []
+    if state.epoch >= config.train.epochs:
+        why.append(f"after {state.epoch} epochs")
+        more.append(f"--config.train.epochs={state.epoch + 1}")
+    if is_out_of_patience(state, config):
+        why.append("as it got no better")
+        more.append(f"--config.train.early_stopping_patience={state.validations_since_best + 1}")
+    return f"{' and '.join(why)}; {' '.join(more)} trains on"
+
+
 def settle(run: Workdir, state: TrainingState, config: ExperimentConfig) -> None:
-    """Makes best.json, and which checkpoints are kept, what the state last saved says; a kill may have come between."""
-    if state.best:
-        run.publish_best(state.best)
-    checkpoints.prune(run.checkpoints, last=config.train.keep_checkpoints)
+    """Makes best.json, and which checkpoints there are, what the state last saved says; a kill may have come between.
+
+    Those after it are damaged ones that were passed over.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    with writing(run.best):
+        if state.best:
+            run.publish_best(state.best)
+        checkpoints.remove_later(run.checkpoints, run.checkpoints / state.name)
+        checkpoints.prune(run.checkpoints, last=config.train.keep_checkpoints)
 
 
 def say_what_changed(earlier: EarlierRun, surroundings: dict[str, Any]) -> None:
     """Prints where the run goes on, and what keeps its end from being the same bits as without the interruption."""
     state, config = earlier.state, earlier.config
     print(f"going on at step {state.step}, in epoch {state.epoch + 1}, from {earlier.checkpoint}", flush=True)
-    if config.train.epochs != earlier.epochs_before:
+    epochs_before = earlier.config_before.train.epochs
+    if config.train.epochs != epochs_before:
         print(
-            f"train.epochs was {earlier.epochs_before} and is {config.train.epochs}: from here on the learning rate is "
-            "that of such a run",
+            f"train.epochs was {epochs_before} and is {config.train.epochs}: from here on the learning rate is that of "
+            "such a run",
             flush=True,
         )
     for name in surroundings:

@@ -10,7 +10,7 @@ from tf_finetune.commands.inputs import gather
 from tf_finetune.config import ExperimentConfig
 from tf_finetune.evaluation.metrics import headline
 from tf_finetune.training.stops import Stops
-from tf_finetune.workdir import Workdir
+from tf_finetune.workdir import Workdir, writing
 
 
 def train(
@@ -37,8 +37,8 @@ def train(
     """
     runtime.check_backend()
     config = settings.validated(config)
-    run, stops = Workdir(workdir), Stops(is_process=is_process)
-    with stops.watched(way_on=f"the same command{' without --restart' if restart else ''} goes on"), run.locked():
+    run, stops = Workdir(workdir), Stops(is_process=is_process, replaces=restart)
+    with stops.watched(), run.locked():
         run.check_ours()
         run.remove_leftovers()
         earlier = None if restart else resume.earlier_run(config, run)
@@ -54,18 +54,13 @@ def train(
 
 
 def _finished(run: Workdir, earlier: resume.EarlierRun) -> dict[str, Any]:
-    best, chosen = earlier.state.best, earlier.config.train
-    resume.settle(run, earlier.state, earlier.config)
-    is_early = resume.is_out_of_patience(earlier.state, earlier.config)
-    more = f"epochs={chosen.epochs + 1}"
-    if is_early:
-        more = f"early_stopping_patience={chosen.early_stopping_patience + 1}"
-    print(
-        f"this run is finished, {'as it got no better' if is_early else f'after {chosen.epochs} epochs'}; "
-        f"--config.train.{more} trains on, --restart starts over"
-    )
-    _say_what_is_where(run, best)
-    return best
+    state = earlier.state
+    resume.settle(run, state, earlier.config)
+    with writing(run.config):
+        run.publish_config(settings.to_dict(earlier.config_before))
+    print(f"this run is finished, {resume.end_in_words(state, earlier.config)}, --restart starts over")
+    _say_what_is_where(run, state.best)
+    return state.best
 
 
 def _say_what_is_where(run: Workdir, best: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from tf_finetune import runtime
 from tf_finetune.bert.architecture import BertArchitecture
 from tf_finetune.bert.flops import step_flops
 from tf_finetune.commands import batch_memory
-from tf_finetune.commands.resume import is_out_of_patience, is_over, settle
+from tf_finetune.commands.resume import START_OVER, is_out_of_patience, is_over, settle
 from tf_finetune.config import ExperimentConfig, ProblemType
 from tf_finetune.data.order import BatchOrder, shape_set, training_order
 from tf_finetune.data.pipeline import batches, timed
@@ -92,17 +92,21 @@ class TrainingLoop:
         if not every:
             return len(order)
         before_epoch = state.step - state.batch
-        earliest = state.step + (1 if state.is_validated else 0)
+        earliest = state.step + (1 if state.validation or not state.step else 0)
         return min(len(order), math.ceil(earliest / every) * every - before_epoch)
 
     def _train_to(self, order: BatchOrder, stop: int) -> None:
         """Trains as far as a batch of the epoch, or until a checkpoint is due or a signal came."""
         state, train, model = self.state, self.tokenized["train"], self.classifier.model
         dataset, waited = batches(train, order, first=state.batch).take(stop - state.batch), None
-        if not self.config.runtime.deterministic:  # the clock is no deterministic operation
+        if not runtime.is_deterministic():
             dataset, waited = timed(dataset)
-        most = self.config.train.max_skipped_steps
-        metrics = FiniteMetrics(first_step=state.step, most=most)
+        kept = checkpoints.what_is_kept(self.run.checkpoints)
+        metrics = FiniteMetrics(
+            first_step=state.step,
+            most=self.config.train.max_skipped_steps,
+            way_on=f"{kept}; a lower learning rate may help, which is another run: {START_OVER}",
+        )
         progress = Progress(
             self.log,
             metrics=metrics,
@@ -119,7 +123,7 @@ class TrainingLoop:
         with batch_memory.answered(lambda: _no_room(self.config, order, progress.batch)):
             model.fit(dataset, **options, callbacks=callbacks)
         done = progress.batch + 1 - state.batch
-        self.state = dataclasses.replace(state, batch=state.batch + done, step=state.step + done, is_validated=False)
+        self.state = dataclasses.replace(state, batch=state.batch + done, step=state.step + done, validation={})
         self.metrics = state_arrays.metrics_of(model)
         if self.state.batch == len(order):
             self._warn_of_loss(metrics.numbers)
@@ -150,32 +154,20 @@ class TrainingLoop:
             self._leave()
         timing = {"seconds": time.perf_counter() - began}
         self.log.write(split="validation", epoch=state.epoch, step=state.step, **result, timing=timing)
-        best, since_best = state.best, state.validations_since_best + 1
-        if not best or score(result, kind) > score(best["validation"], kind):
-            best, since_best = self._best(result), 0
         place = {"epoch": state.epoch + 1, "batch": 0} if is_end else {}
-        self.state = dataclasses.replace(
-            state, best=best, validations_since_best=since_best, is_validated=True, **place
-        )
+        state = dataclasses.replace(state, validation=result, **place)
+        is_better = not state.best or score(result, kind) > score(state.best["validation"], kind)
+        best, since_best = (state.as_best(), 0) if is_better else (state.best, state.validations_since_best + 1)
+        self.state = dataclasses.replace(state, best=best, validations_since_best=since_best)
         if is_end:
             self.metrics = {}
         stops_early = self.state.epoch < self.config.train.epochs and is_out_of_patience(self.state, self.config)
-        if is_end or not since_best or stops_early or self._is_due(0):
+        if is_end or is_better or stops_early or self._is_due(0):
             self._save()
         if is_end:
             self.meter.seconds_between = time.perf_counter() - began
         if stops_early:
             print(f"stopping early: no better validation since epoch {best['epoch'] + 1}")
-
-    def _best(self, result: dict[str, float]) -> dict[str, Any]:
-        """What best.json says of the weights at hand."""
-        found = {
-            "checkpoint": self.state.name,
-            "epoch": self.state.epoch,
-            "step": self.state.step,
-            "validation": result,
-        }
-        return found | ({"batch_tokens": self.state.batch_tokens} if self.state.batch_tokens > 0 else {})
 
     def _save(self) -> None:
         self.state = dataclasses.replace(self.state, metrics_bytes=self.log.size())

@@ -108,6 +108,13 @@ def pinned(source: str) -> str:
     return files.absolute(source)
 
 
+def names_of(source: str) -> tuple[str, ...]:
+    """The names under which a source may be read: imdb has two."""
+    if source != "imdb":
+        return (source,)
+    return f"{hub_datasets.PREFIX}{IMDB_ON_HUB}", f"{tfds_datasets.PREFIX}{IMDB_IN_TFDS}"
+
+
 def _examples(part: splitting.Part, values: np.ndarray, columns: Columns) -> Examples:
     rows, indices = part.rows, part.indices
     return Examples(

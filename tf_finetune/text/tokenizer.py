@@ -81,8 +81,15 @@ class Tokenizer:
         return ids, type_ids
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Writes tokenizer.json and tokenizer_config.json."""
-        self._tokenizer.save_pretrained(folder)
+        """Writes tokenizer.json and tokenizer_config.json.
+
+        Raises:
+            OSError: they cannot be written.
+        """
+        try:
+            self._tokenizer.save_pretrained(folder)
+        except Exception as error:  # the Rust library has no class of its own for a full disk
+            raise error if isinstance(error, OSError) else OSError(str(error)) from error
 
     @property
     def vocabulary(self) -> list[str]:

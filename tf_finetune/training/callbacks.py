@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,13 +13,15 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tf_finetune.errors import InputError, RunError
+from tf_finetune.errors import RunError
 from tf_finetune.training import state_arrays
 from tf_finetune.training.cost import CostMeter, EpochWork
 from tf_finetune.training.optimizer import WarmupLinearDecay
 
 # Of a record: what is no number of TensorBoard's.
 NO_NUMBERS = ("split", "epoch", "step", "timing")
+# Of a message of TensorFlow's: `{{function_node ...}} FILE; No space left on device\n\tFailed ... [Op:...] ...`
+AROUND_REASON = r"(?s)^\{\{.*?\}\} |(\n| \[Op:).*"
 
 
 class MetricsLog:
@@ -38,10 +41,7 @@ class MetricsLog:
 
         Args:
             size: what `size` gave.
-            warn: told if there is less.
-
-        Raises:
-            InputError: a line that no run has written.
+            warn: told if there is less, or a line that no run has written.
         """
         with self._written():
             self.path.touch()
@@ -54,12 +54,13 @@ class MetricsLog:
         for number, line in enumerate(whole.splitlines(), 1):
             try:
                 record = json.loads(line)
-                split, step = record["split"], record["step"]
-            except (ValueError, KeyError, TypeError):
-                expected = "what the run had written; --restart to start over"
-                raise InputError("not a record", where=f"{self.path} line {number}", expected=expected) from None
-            timing = record.get("timing", {})
-            self._write_events(split, step, {k: v for k, v in record.items() if k not in NO_NUMBERS} | timing)
+                numbers = {name: record[name] for name in record if name not in NO_NUMBERS} | record.get("timing", {})
+                numbers = {name: float(value) for name, value in numbers.items()}
+                split, step = str(record["split"]), int(record["step"])
+            except (ValueError, KeyError, TypeError, AttributeError):
+                warn(f"{self.path} line {number} is damaged: it stays as it is, and is missing in TensorBoard")
+                continue
+            self._write_events(split, step, numbers)
 
     def size(self) -> int:
         """Bytes of metrics.jsonl, all of them on the disk."""
@@ -81,7 +82,7 @@ class MetricsLog:
         try:
             yield
         except (OSError, tf.errors.OpError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error.message
+            reason = error.strerror if isinstance(error, OSError) else re.sub(AROUND_REASON, "", error.message)
             raise RunError(f"the metrics cannot be written, in {self.path.parent}: {reason}") from error
 
     def _write_events(self, split: str, step: int, numbers: dict[str, float]) -> None:
@@ -107,6 +108,7 @@ class FiniteMetrics(keras.callbacks.Callback):
     Args:
         first_step: optimizer steps done before.
         most: how many may come in a row.
+        way_on: the words for what is kept and how to go on, for the error.
 
     Attributes:
         numbers: the metrics of the epoch so far.
@@ -116,9 +118,9 @@ class FiniteMetrics(keras.callbacks.Callback):
         RunError: more than `most` came in a row.
     """
 
-    def __init__(self, *, first_step: int, most: int):
+    def __init__(self, *, first_step: int, most: int, way_on: str):
         super().__init__()
-        self.step, self.most = first_step, most
+        self.step, self.most, self.way_on = first_step, most, way_on
         self.numbers: dict[str, float] = {}
         self.skipped_steps = 0
 
@@ -139,7 +141,7 @@ class FiniteMetrics(keras.callbacks.Callback):
         if in_a_row > self.most:
             raise RunError(
                 f"the loss or its gradient was not finite in {in_a_row} steps in a row, the last of them step "
-                f"{self.step}: a lower learning rate may help; train.max_skipped_steps={self.most} may be skipped"
+                f"{self.step}, train.max_skipped_steps={self.most} may be skipped; {self.way_on}"
             )
 
 

@@ -16,6 +16,8 @@ from tf_finetune.errors import InputError, RunError
 # Of training_state.json and .safetensors; another one is refused by its number.
 FORMAT = 1
 
+all_of = workdir.checkpoint_folders
+
 
 class OtherFormatError(InputError):
     """A checkpoint of a version that this one does not go on from."""
@@ -29,7 +31,7 @@ class TrainingState:
         epoch: the one at work, from 0; the number of epochs once all are done.
         batch: how many of its batches are done.
         step: optimizer steps of the whole run.
-        is_validated: whether the weights of this step have been.
+        validation: the metrics of the weights of this step; empty where they have not been validated.
         best: the content of best.json; empty before the first validation.
         validations_since_best: how many there were without a better score.
         metrics_bytes: how long metrics.jsonl was.
@@ -40,7 +42,7 @@ class TrainingState:
     epoch: int = 0
     batch: int = 0
     step: int = 0
-    is_validated: bool = True
+    validation: dict[str, float] = dataclasses.field(default_factory=dict)
     best: dict[str, Any] = dataclasses.field(default_factory=dict)
     validations_since_best: int = 0
     metrics_bytes: int = 0
@@ -50,6 +52,23 @@ class TrainingState:
     @property
     def name(self) -> str:
         return name_of(self.step)
+
+    @property
+    def epoch_of_weights(self) -> int:
+        """The epoch of the last step: at the end of one, `epoch` is the next already."""
+        return self.epoch if self.batch else self.epoch - 1
+
+    def as_best(self) -> dict[str, Any]:
+        """What best.json says if the weights of this step are the best; empty where they have not been validated."""
+        if not self.validation:
+            return {}
+        found = {
+            "checkpoint": self.name,
+            "epoch": self.epoch_of_weights,
+            "step": self.step,
+            "validation": self.validation,
+        }
+        return found | ({"batch_tokens": self.batch_tokens} if self.batch_tokens > 0 else {})
 
 
 def name_of(step: int) -> str:
@@ -91,20 +110,23 @@ def save(
             json_files.write(folder / workdir.STATE, {"format": FORMAT, **dataclasses.asdict(state)})
             workdir.write_manifest(folder, **facts)
     except (OSError, SafetensorError) as error:
-        before = [path.name for path in all_of(checkpoints)]
-        kept = f"{before[-1]} is kept, and training can go on from it" if before else "none was kept before it"
         reason = getattr(error, "strerror", None) or error
+        kept = what_is_kept(checkpoints)
         raise RunError(f"the checkpoint {target} cannot be written: {reason}; {kept}") from error
     return target
 
 
-def all_of(checkpoints: Path) -> list[Path]:
-    """The folders, the earliest first."""
-    return sorted(checkpoints.glob("step_*"), key=lambda folder: (len(folder.name), folder.name))
+def what_is_kept(checkpoints: Path) -> str:
+    """The words for what a run that ended can go on from."""
+    folders = all_of(checkpoints)
+    return f"{folders[-1].name} is kept, and training can go on from it" if folders else "none was kept before it"
 
 
 def newest(checkpoints: Path, *, warn: Callable[[str], None]) -> tuple[Path, TrainingState, dict[str, Any]] | None:
-    """The last checkpoint that is whole, as is the best one before it, its state and its manifest; None without one.
+    """The last checkpoint that is whole, its state and its manifest; None without one.
+
+    The best one that it names has to be whole, too. Where that holds for none, the last one goes on without: the best
+    is then the best from there on.
 
     Args:
         checkpoints: the folder of all of them.
@@ -113,18 +135,27 @@ def newest(checkpoints: Path, *, warn: Callable[[str], None]) -> tuple[Path, Tra
     Raises:
         OtherFormatError: it was written by a version that this one does not go on from.
     """
+    without_best = None
     for folder in reversed(all_of(checkpoints)):
         try:
             manifest = workdir.check_manifest(folder)
             state = _state_in(folder, manifest)
-            if state.best:
-                workdir.check_manifest(checkpoints / state.best["checkpoint"], without=workdir.TRAINING_STATE)
-            return folder, state, manifest
         except OtherFormatError:
             raise
         except (InputError, KeyError, TypeError) as error:
             warn(f"the checkpoint {folder.name} is damaged and passed over: {error}")
-    return None
+            continue
+        try:
+            if state.best:
+                workdir.check_manifest(checkpoints / state.best["checkpoint"], without=workdir.TRAINING_STATE)
+            return folder, state, manifest
+        except InputError as error:
+            warn(f"the checkpoint {folder.name} is whole, but the best one before it is damaged: {error}")
+            state = dataclasses.replace(state, best=state.as_best(), validations_since_best=0)
+            without_best = without_best or (folder, state, manifest)
+    if without_best:
+        warn(f"going on from {without_best[0].name} all the same: the best is now the best from there on")
+    return without_best
 
 
 def arrays_in(folder: Path) -> dict[str, np.ndarray]:

@@ -58,7 +58,7 @@ class AdamWeightDecay(keras.optimizers.AdamW):
     Args:
         exclude_from_weight_decay: regular expressions searched in each weight's path.
         skip_nonfinite_steps: whether a step whose loss or gradient is not finite changes no weight and no slot; it
-            counts as a step all the same (TensorFlow only).
+            counts as a step all the same (TensorFlow on one device; neither accumulated gradients nor scaled losses).
         **kwargs: those of keras.optimizers.AdamW.
 
     Attributes:
@@ -77,12 +77,18 @@ class AdamWeightDecay(keras.optimizers.AdamW):
         super().__init__(*args, name=name, **kwargs)
         if skip_nonfinite_steps and keras.backend.backend() != "tensorflow":
             raise ValueError(f"`skip_nonfinite_steps` needs TensorFlow. Received: {keras.backend.backend()} backend")
+        for option in ("gradient_accumulation_steps", "loss_scale_factor"):
+            if skip_nonfinite_steps and getattr(self, option):
+                got = f"{option}={getattr(self, option)}"
+                raise ValueError(f"`skip_nonfinite_steps` goes with whole steps and unscaled losses. Received: {got}")
         self.excluded_patterns = tuple(exclude_from_weight_decay)
         self.skip_nonfinite_steps = skip_nonfinite_steps
         self._norm = None  # of the gradients at hand, where it is known already
 
     def build(self, variables):
         if not self.built and self.skip_nonfinite_steps:
+            if _has_strategy():
+                raise ValueError("`skip_nonfinite_steps` goes with one device. Received: a tf.distribute strategy")
             self.skipped_steps = self.add_variable((), dtype="int32", name="skipped_steps")
             self.skipped_in_a_row = self.add_variable((), dtype="int32", name="skipped_in_a_row")
         if not self.built:

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from tf_finetune.errors import INTERRUPTED_STATUS, Interrupted
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# Written into the pipe of signals at its end; no signal has that number.
+END = b"\0"
 # Seconds within which another Ctrl-C is the same one, passed on by a process around this one.
 ECHO = 0.3
 
@@ -24,26 +26,27 @@ class Stops:
     Args:
         is_process: whether the process is the run's own, to be left at once by another Ctrl-C; else that raises
             Interrupted as soon as Python gets to it, as in a notebook.
+        replaces: whether the run is to take the place of an earlier one.
+
+    Attributes:
+        asked_by: the name of the signal; None while there was none.
+        is_begun: whether the folder is this run's; an earlier one is as it was until then. To be set by the run.
     """
 
-    def __init__(self, *, is_process: bool = False):
+    def __init__(self, *, is_process: bool = False, replaces: bool = False):
         self.asked_by: str | None = None
-        self.is_process = is_process
+        self.is_begun = False
+        self.is_process, self.replaces = is_process, replaces
         self._asked_at = 0.0
         self._is_deferred = False
         self._is_over = False
-        self._way_on = ""
 
     @contextlib.contextmanager
-    def watched(self, *, way_on: str = "the same command goes on") -> Iterator[None]:
+    def watched(self) -> Iterator[None]:
         """Takes the signals over; in a thread that is not the main one it cannot, and leaves them as they are.
 
         Until `deferred`, a signal raises Interrupted wherever the run is. One that is ignored stays so.
-
-        Args:
-            way_on: the words for how the run is gone on with.
         """
-        self._way_on = way_on
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -53,8 +56,9 @@ class Stops:
             os.set_blocking(writer, False)
             thread = threading.Thread(target=self._read, args=(reader,), daemon=True)
             thread.start()
-            undo.callback(thread.join)
             undo.callback(os.close, writer)
+            undo.callback(thread.join)
+            undo.callback(os.write, writer, END)  # closing it would not end the thread while a forked process has it
             undo.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(writer))
             for number in SIGNALS:
                 before = signal.getsignal(number)
@@ -77,7 +81,15 @@ class Stops:
     def check(self, where: str) -> None:
         """Raises Interrupted, with the words for where the run stands, if somebody asked for it."""
         if self.asked_by:
-            raise Interrupted(f"interrupted by {self.asked_by} {where}; {self._way_on}")
+            raise Interrupted(f"interrupted by {self.asked_by} {where}; {self._way_on()}")
+
+    def _way_on(self) -> str:
+        """The words for how the run is gone on with."""
+        if not self.replaces:
+            return "the same command goes on"
+        if self.is_begun:
+            return "the same command without --restart goes on"
+        return "the earlier run is as it was, and the same command begins anew"
 
     def _on_signal(self, number: int, frame) -> None:
         if self._is_over:
@@ -85,7 +97,7 @@ class Stops:
         if not self.asked_by:
             self.asked_by, self._asked_at = signal.Signals(number).name, time.monotonic()
         elif number == signal.SIGINT and not self._is_echo():
-            raise Interrupted(f"interrupted again, at once; {self._way_on} from the last checkpoint")
+            raise Interrupted(f"interrupted again, at once; {self._way_on()} from the last checkpoint")
         if not self._is_deferred:
             self.check("outside of training, where there is nothing to save")
 
@@ -94,7 +106,7 @@ class Stops:
 
     def _read(self, reader: int) -> None:
         first = None
-        while number := os.read(reader, 1):
+        while (number := os.read(reader, 1)) != END:
             if number[0] not in SIGNALS:
                 continue
             now = time.monotonic()
@@ -104,3 +116,15 @@ class Stops:
                     print("stopping after this step, to save; Ctrl-C leaves at once", file=sys.stderr, flush=True)
             elif number[0] == signal.SIGINT and self.is_process and now - first > ECHO:
                 os._exit(INTERRUPTED_STATUS)
+
+
+def _forget() -> None:
+    """In a forked process, which is not the run: gives the signals back, and does not tell the run of them."""
+    for number, default in zip(SIGNALS, (signal.SIG_DFL, signal.default_int_handler), strict=True):
+        if isinstance(getattr(signal.getsignal(number), "__self__", None), Stops):
+            signal.signal(number, default)
+            signal.set_wakeup_fd(-1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
