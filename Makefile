@@ -16,9 +16,9 @@ $(VENV)/.test-installed: $(VENV)/.installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,parity]'
 	touch $@
 
-# The main job on real weights and real reviews: train, evaluate, export, verify, predict.
+# The main job on real weights and real reviews: train, evaluate, export, verify, predict. An interrupted training goes on.
 demo: $(VENV)/.installed
-	$(BIN)/tf-finetune train --config=reviews_minilm --workdir=$(WORKDIR) --restart
+	$(BIN)/tf-finetune train --config=reviews_minilm --workdir=$(WORKDIR)
 	$(BIN)/tf-finetune evaluate --workdir=$(WORKDIR)
 	$(BIN)/tf-finetune export --workdir=$(WORKDIR)
 	$(BIN)/tf-finetune verify --workdir=$(WORKDIR)

@@ -36,9 +36,10 @@ class TestPublishedFolder:
         assert names(target.parent) == ["target"]
 
     def test_others_may_read_it(self, tmp_path):
-        with workdir.published_folder(tmp_path / "target"):
-            pass
+        with workdir.published_folder(tmp_path / "target") as folder:
+            (folder / "file").touch(mode=0o600)
         assert (tmp_path / "target").stat().st_mode & 0o777 == 0o755
+        assert (tmp_path / "target" / "file").stat().st_mode & 0o777 == 0o644
 
     @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
     def test_failure_leaves_nothing(self, tmp_path, error):

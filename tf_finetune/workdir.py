@@ -144,7 +144,8 @@ class Workdir:
         try:
             folder = self.checkpoints / json.loads(self.best.read_text(encoding="utf-8"))["checkpoint"]
         except (ValueError, KeyError, TypeError):
-            raise InputError("unreadable file", where=self.best, expected="the name of a checkpoint") from None
+            expected = "the name of a checkpoint; the run's train command writes it again"
+            raise InputError("unreadable file", where=self.best, expected=expected) from None
         check_manifest(folder, without=TRAINING_STATE)
         return folder
 
@@ -190,8 +191,8 @@ def published_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
     aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         yield aside
-        aside.chmod(0o755)
         for path in (*aside.rglob("*"), aside):
+            path.chmod(0o755 if path.is_dir() else 0o644)  # for others, too, whichever library wrote it
             _sync(path)
         replaced = _moved_aside(target, REPLACED) if replace and target.exists() else None
         try:

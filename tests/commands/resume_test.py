@@ -190,25 +190,26 @@ def test_a_kill_while_a_checkpoint_is_replaced(config, tmp_path, monkeypatch, re
 
 
 @pytest.mark.parametrize(
-    ("epoch", "since_best", "patience", "said"),
+    ("epoch", "since_best", "patience", "why", "more"),
     [
-        (3, 1, 0, "after 3 epochs; --config.train.epochs=4 trains on"),
-        (2, 2, 1, "as it got no better; --config.train.early_stopping_patience=3 trains on"),
+        (3, 1, 0, "after 3 epochs", "--config.train.epochs=4"),
+        (2, 2, 1, "as it got no better", "--config.train.early_stopping_patience=3"),
         (
             3,
             1,
             1,
-            "after 3 epochs and as it got no better; --config.train.epochs=4 --config.train.early_stopping_patience=2 "
-            "trains on",
+            "after 3 epochs and as it got no better",
+            "--config.train.epochs=4 --config.train.early_stopping_patience=2",
         ),
     ],
 )
-def test_what_is_said_of_a_finished_run_would_make_it_go_on(epoch, since_best, patience, said):
+def test_what_is_said_of_a_finished_run_would_make_it_go_on(epoch, since_best, patience, why, more):
     config, state = ExperimentConfig(), TrainingState(epoch=epoch, validations_since_best=since_best)
     config.train.epochs, config.train.early_stopping_patience = 3, patience
     assert resume.is_over(state, config)
-    assert resume.end_in_words(state, config) == said
-    for name, value in re.findall(r"--config.train.(\w+)=(\d+)", said):
+    said = resume.end_in_words(state, config)
+    assert said == f"{why}, and its data was not looked at again; {more} trains on"
+    for name, value in re.findall(r"--config.train.(\w+)=(\d+)", more):
         setattr(config.train, name, int(value))
     assert not resume.is_over(state, config)
 
@@ -286,7 +287,7 @@ class TestAsAProcess:
         result = in_a_process(config, tmp_path / "run", "step", "2", "sigterm")
         assert result.returncode == 75
         assert "going on at step 6, in epoch 2" in result.stdout
-        assert "stopping after this step, to save; Ctrl-C leaves at once" in result.stderr
+        assert "SIGTERM: stopping after this step, to save\n" in result.stderr
         assert result.stderr.splitlines()[-1].startswith("interrupted by SIGTERM at step 8 of 18, kept in")
         train(config, tmp_path / "run")
         assert outcome(tmp_path / "run") == reference
@@ -294,6 +295,8 @@ class TestAsAProcess:
     def test_a_second_control_c_leaves_at_once_and_harms_nothing(self, config, tmp_path, reference):
         result = in_a_process(config, tmp_path / "run", "step", str(STEPS + 2), "sigint_twice")
         assert result.returncode == 75
+        said = "left at once, without saving; the same command goes on from the last checkpoint"
+        assert result.stderr.splitlines()[-1] == said
         assert [path.name for path in checkpoints.all_of(tmp_path / "run" / "checkpoints")] == ["step_00000006"]
         train(config, tmp_path / "run")
         assert outcome(tmp_path / "run") == reference

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import time
 
 import keras
@@ -231,3 +233,23 @@ class TestTimed:
             np.testing.assert_array_equal(inputs["input_ids"], expected["input_ids"])
             np.testing.assert_array_equal(labels, expected_labels)
         assert waited() > 0
+
+
+@pytest.mark.parametrize("where", ["in_python", "between"])
+def test_python_ends_while_a_pipeline_is_at_work(where):
+    """As when a run is interrupted. Python's threads never come out of Python once it has ended, and tf.data waits."""
+    code = f"""
+import time
+from tf_finetune.data import pipeline
+from tf_finetune.data.order import evaluation_order
+from tf_finetune.data.tokenized import TokenizedExamples
+
+chunk = pipeline._chunk
+if {where == "in_python"}:
+    pipeline._chunk = lambda *args: (time.sleep(0.5), chunk(*args))[1]
+examples = TokenizedExamples.from_lists([[5] * 4] * 1000, [0] * 1000)
+kept = [iter(pipeline.batches(examples, evaluation_order(examples.lengths, batch_size=1)))]
+kept.append(kept)
+next(kept[0])
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0

@@ -26,7 +26,9 @@ def test_in_training_it_is_taken_down(number, capfd):
         time.sleep(0.2)  # for the thread, which answers by itself
         with pytest.raises(Interrupted, match=f"interrupted by {stops.asked_by} at step 3; the same command goes on"):
             stops.check("at step 3")
-    assert capfd.readouterr().err == "stopping after this step, to save; Ctrl-C leaves at once\n"
+    again = "; another Ctrl-C leaves at once" if number == signal.SIGINT else ""
+    expected = f"{signal.Signals(number).name}: stopping after this step, to save{again}\n"
+    assert capfd.readouterr().err == expected
 
 
 def test_sigterm_may_come_twice(capfd):

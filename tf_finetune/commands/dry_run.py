@@ -30,8 +30,8 @@ def dry_run(config: ExperimentConfig, workdir: str | Path, *, restart: bool = Fa
     Args:
         config: of the run to come.
         workdir: of the run to come; whether it can be used is checked, and nothing of it is changed.
-        restart: whether an earlier run there is to be replaced; else its config and checkpoints must be such that it can
-            be gone on with. Whether the data is still what it was is seen by the run itself.
+        restart: whether an earlier run there is to be replaced; else its config and checkpoints must be such
+            that one can go on. Whether the data is still what it was is seen by the run itself.
 
     Raises:
         InputError, RunError: whatever the run itself would meet on its road.

@@ -54,6 +54,8 @@ def earlier_run(config: ExperimentConfig, run: Workdir) -> EarlierRun | None:
         InputError: there is one of another config, or of a version that this one does not go on with, or it is damaged.
     """
     if not checkpoints.all_of(run.checkpoints):
+        if run.metrics.exists():
+            runtime.warn(f"there is no checkpoint yet of the run in {run.path}: it begins anew")
         return None
     found = checkpoints.newest(run.checkpoints, warn=runtime.warn)
     if found is None:
@@ -114,12 +116,12 @@ def end_in_words(state: TrainingState, config: ExperimentConfig) -> str:
     """Why a run has nothing left to do, and what would give it something."""
     why, more = [], []
     if state.epoch >= config.train.epochs:
-        why.append(f"after {state.epoch} epochs")
+        why.append(f"after {state.epoch} epoch{'s' if state.epoch > 1 else ''}")
         more.append(f"--config.train.epochs={state.epoch + 1}")
     if is_out_of_patience(state, config):
         why.append("as it got no better")
         more.append(f"--config.train.early_stopping_patience={state.validations_since_best + 1}")
-    return f"{' and '.join(why)}; {' '.join(more)} trains on"
+    return f"{' and '.join(why)}, and its data was not looked at again; {' '.join(more)} trains on"
 
 
 def settle(run: Workdir, state: TrainingState, config: ExperimentConfig) -> None:
@@ -165,5 +167,5 @@ def _check_changes(before: ExperimentConfig, config: ExperimentConfig, run: Work
         raise InputError(
             f"the working directory holds a run of another config: {'; '.join(changes)}",
             where=run.path,
-            expected=f"no change but of {', '.join(CHANGEABLE)}; {START_OVER}",
+            expected=f"{START_OVER}, or a change of nothing but {', '.join(CHANGEABLE)}",
         )

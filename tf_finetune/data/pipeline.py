@@ -1,5 +1,8 @@
 """Tokenised examples -> batches, as tf.data."""
 
+import atexit
+import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -15,6 +18,33 @@ if TYPE_CHECKING:
 CHUNK = 64
 # Batches made ahead of the step that takes them.
 PREFETCH = 4
+
+
+class _Fetching:
+    """Calls of Python from tf.data's threads, which Python has to wait for when it ends.
+
+    A thread that is in Python then never comes out, and tf.data waits for its threads: without this, a process that is
+    interrupted in the midst of an epoch may hang at its end.
+    """
+
+    def __init__(self):
+        self.lock, self.is_over = threading.Lock(), False
+        atexit.register(self.end)
+
+    def chunk(self, examples: TokenizedExamples, order: BatchOrder, start: int) -> tuple[np.ndarray, ...]:
+        with self.lock:
+            if self.is_over:
+                raise RuntimeError("Python has ended")
+            return _chunk(examples, order, start)
+
+    def end(self) -> None:
+        time.sleep(0.01)  # whoever waits for Python gets in
+        with self.lock:
+            self.is_over = True
+        time.sleep(0.01)  # and out
+
+
+_fetching = _Fetching()
 
 
 def batches(examples: TokenizedExamples, order: BatchOrder, *, first: int = 0) -> "tf.data.Dataset":
@@ -47,7 +77,7 @@ def batches(examples: TokenizedExamples, order: BatchOrder, *, first: int = 0) -
 
     def chunk(start):
         arrays = tf.numpy_function(
-            lambda start: _chunk(examples, order, int(start)), [start], [spec.dtype for spec in specification]
+            lambda start: _fetching.chunk(examples, order, int(start)), [start], [spec.dtype for spec in specification]
         )
         return [tf.ensure_shape(array, spec.shape) for array, spec in zip(arrays, specification, strict=True)]
 
@@ -68,8 +98,11 @@ def batches(examples: TokenizedExamples, order: BatchOrder, *, first: int = 0) -
 
         return tf.data.Dataset.from_tensor_slices(bounds).map(batch)
 
+    # Nothing here is left to tune, and the thread that would may sleep for a while after its pipeline is given up.
+    options = tf.data.Options()
+    options.autotune.enabled = False
     chunks = tf.data.Dataset.range(first, len(order), CHUNK).map(chunk).prefetch(1)
-    made = chunks.flat_map(cut).prefetch(PREFETCH)
+    made = chunks.flat_map(cut).prefetch(PREFETCH).with_options(options)
     return made.apply(tf.data.experimental.assert_cardinality(len(order) - first))
 
 

@@ -113,9 +113,17 @@ class Stops:
             if first is None:
                 first = now
                 if self._is_deferred:
-                    print("stopping after this step, to save; Ctrl-C leaves at once", file=sys.stderr, flush=True)
+                    again = "; another Ctrl-C leaves at once" if number[0] == signal.SIGINT else ""
+                    _say(f"{signal.Signals(number[0]).name}: stopping after this step, to save{again}")
             elif number[0] == signal.SIGINT and self.is_process and now - first > ECHO:
+                _say(f"left at once, without saving; {self._way_on()} from the last checkpoint")
                 os._exit(INTERRUPTED_STATUS)
+
+
+def _say(line: str) -> None:
+    """Writes to the screen from another thread, past Python's file, which the main one may be holding."""
+    with contextlib.suppress(OSError):
+        os.write(sys.stderr.fileno(), f"{line}\n".encode())
 
 
 def _forget() -> None:
