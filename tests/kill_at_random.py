@@ -20,10 +20,10 @@ from outcomes import differences, outcome
 
 SHORT = (
     "--config=reviews_minilm",
-    "--config.data.max_examples=960",
+    "--config.data.max_examples=480",
     "--config.train.epochs=3",
-    "--config.train.validate_every_steps=20",
-    "--config.train.checkpoint_every_steps=8",
+    "--config.train.validate_every_steps=10",
+    "--config.train.checkpoint_every_steps=6",
     "--config.train.early_stopping_patience=6",
     "--config.train.log_every_steps=5",
 )

@@ -68,7 +68,10 @@ def test_the_commands(folder, packaged_checkpoint, imdb_on_hub, imdb_in_tfds):
     for output in predictions:
         answers = [json.loads(line) for line in output.splitlines()]
         assert [answer["text"] for answer in answers] == ["My invoice is wrong.", "The app crashes."]
-    for name in re.findall(r"^  (\w[\w.]*)/? ", README[README.index("## A run's folder") :], flags=re.MULTILINE):
+    [listing] = [block for block in blocks("text") if block.startswith("runs/tickets/")]
+    names = re.findall(r"^  ([\w.]+)/? ", listing, flags=re.MULTILINE)
+    assert {"config.json", "checkpoints", ".lock"} <= set(names)
+    for name in names:
         assert (folder / "runs" / "tickets" / name).exists(), name
 
 
