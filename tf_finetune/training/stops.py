@@ -122,8 +122,10 @@ class Stops:
 
 def _say(line: str) -> None:
     """Writes to the screen from another thread, past Python's file, which the main one may be holding."""
-    with contextlib.suppress(OSError):
+    try:
         os.write(sys.stderr.fileno(), f"{line}\n".encode())
+    except OSError:  # a notebook's has no number
+        print(line, file=sys.stderr, flush=True)
 
 
 def _forget() -> None:
