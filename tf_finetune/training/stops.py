@@ -96,7 +96,7 @@ class Stops:
             return
         if not self.asked_by:
             self.asked_by, self._asked_at = signal.Signals(number).name, time.monotonic()
-        elif number == signal.SIGINT and not self._is_echo():
+        elif number == signal.SIGINT and not self.is_process and not self._is_echo():
             raise Interrupted(f"interrupted again, at once; {self._way_on()} from the last checkpoint")
         if not self._is_deferred:
             self.check("outside of training, where there is nothing to save")
