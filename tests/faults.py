@@ -91,6 +91,7 @@ def sigint_twice():
 if __name__ == "__main__":
     from tf_finetune import cli
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores Ctrl-C
     point, number, action, *arguments = sys.argv[1:]
     at(point, int(number), globals()[action])
     sys.exit(cli.main(["tf-finetune", *arguments]))

@@ -9,6 +9,14 @@ from tf_finetune.errors import Interrupted
 from tf_finetune.training.stops import ECHO, SIGNALS, Stops
 
 
+@pytest.fixture(autouse=True)
+def signals_as_in_a_terminal():
+    """A shell's background job, such as these tests may be in, ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("number", SIGNALS)
 def test_outside_of_training_a_signal_ends_the_run_where_it_is(number):
     expected = f"interrupted by {signal.Signals(number).name} outside of training"
