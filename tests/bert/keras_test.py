@@ -210,7 +210,7 @@ def resident(field):
         return next(int(line.split()[1]) for line in file if line.startswith(field + ":")) / 1024
 
 model = TFBertForSequenceClassification(BertArchitecture(
-    vocab_size=50, hidden_size=64, num_hidden_layers=8, num_attention_heads=4, intermediate_size=128))
+    vocab_size=50, hidden_size=64, num_hidden_layers=12, num_attention_heads=4, intermediate_size=128))
 model.build()
 if sys.argv[1] == "True":
     model.gradient_checkpointing_enable()
