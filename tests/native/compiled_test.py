@@ -131,8 +131,11 @@ class TestAttention:
     def test_at_the_edges(self, case):
         qkv = values(14, 12) * (30 if case == "large scores" else 1)
         padding = np.full((2, 7), case == "nothing but padding")
-        # In float64: where one key takes all, TensorFlow's float32 gradient is what rounding leaves of a difference.
-        expected = self.context(tf.cast(qkv, tf.float64), padding, gradients=True, use_compiled=False)
+        if case == "large scores":
+            # Where one key takes all, TensorFlow's float32 gradient is what rounding leaves of a difference.
+            expected = self.context(tf.cast(qkv, tf.float64), padding, gradients=True, use_compiled=False)
+        else:
+            expected = self.context(qkv, padding, gradients=True, use_compiled=False)
         for one, other in zip(self.context(qkv, padding, gradients=True), expected, strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5 * np.abs(other).max())
 
