@@ -5,8 +5,8 @@ import dataclasses
 from tf_finetune.bert.architecture import BertArchitecture
 
 MIB = 2**20
-# What TensorFlow takes for itself by the first step: traced functions, threads, buffers of matrix products. Most of it
-# where the processor has no AVX-512: 28 MiB more than this was without them (MiniLM, blocks computed again).
+# What TensorFlow takes for itself by the first step: traced functions, threads, buffers of matrix products. It is most
+# on processors without AVX-512, where 96 MiB were 28 too few (MiniLM, 16 x 128, blocks computed again).
 BASE = 136 * MIB
 FLOAT32 = 4
 ERF = ("gelu", "gelu_python")

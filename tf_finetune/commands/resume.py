@@ -9,7 +9,7 @@ from tf_finetune.commands.restore import with_places_of
 from tf_finetune.config import ExperimentConfig
 from tf_finetune.errors import InputError
 from tf_finetune.training import checkpoints
-from tf_finetune.training.checkpoints import TrainingState
+from tf_finetune.training.checkpoints import START_OVER, TrainingState
 from tf_finetune.workdir import MANIFEST, Workdir, writing
 
 # What may change on the way; anything else would make it another run.
@@ -24,8 +24,6 @@ CHANGEABLE = (
     "train.log_every_steps",
     "export.verify",
 )
-
-START_OVER = "--restart to start over, or a new --workdir"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +130,7 @@ def settle(run: Workdir, state: TrainingState, config: ExperimentConfig) -> None
     Raises:
         RunError: it cannot be written.
     """
-    with writing(run.best):
+    with writing(run.path):
         if state.best:
             run.publish_best(state.best)
         checkpoints.remove_later(run.checkpoints, run.checkpoints / state.name)

@@ -13,7 +13,7 @@ from tf_finetune import runtime
 from tf_finetune.bert.architecture import BertArchitecture
 from tf_finetune.bert.flops import step_flops
 from tf_finetune.commands import batch_memory
-from tf_finetune.commands.resume import START_OVER, is_out_of_patience, is_over, settle
+from tf_finetune.commands.resume import is_out_of_patience, is_over, settle
 from tf_finetune.config import ExperimentConfig, ProblemType
 from tf_finetune.data.order import BatchOrder, shape_set, training_order
 from tf_finetune.data.pipeline import batches, timed
@@ -23,7 +23,7 @@ from tf_finetune.evaluation.classifier import Classifier
 from tf_finetune.evaluation.metrics import headline, metrics_of, score
 from tf_finetune.training import advice, checkpoints, state_arrays
 from tf_finetune.training.callbacks import AfterPrediction, FiniteMetrics, MetricsLog, Pause, Progress, RestoreMetrics
-from tf_finetune.training.checkpoints import TrainingState
+from tf_finetune.training.checkpoints import START_OVER, TrainingState
 from tf_finetune.training.cost import CostMeter, EpochWork
 from tf_finetune.training.optimizer import WarmupLinearDecay
 from tf_finetune.training.stops import Stops

@@ -16,6 +16,8 @@ from tf_finetune.errors import InputError, RunError
 # Of training_state.json and .safetensors; another one is refused by its number.
 FORMAT = 1
 
+START_OVER = "--restart to start over, or a new --workdir"
+
 all_of = workdir.checkpoint_folders
 
 
@@ -171,7 +173,7 @@ def _state_in(folder: Path, manifest: dict[str, Any]) -> TrainingState:
         raise OtherFormatError(
             "this version cannot go on from the checkpoint",
             where=folder,
-            expected=f"format {FORMAT}; --restart to start over, or a new --workdir",
+            expected=f"format {FORMAT}; {START_OVER}",
             got=got,
         )
     return TrainingState(**content)
