@@ -1,6 +1,9 @@
 """Kills one run by SIGKILL at random moments, types the same command again, and compares its end with that of a run
 that nobody killed.
 
+Each start is killed at a moment between its first instruction and its start-up plus twice its share of the training, so
+that one run lives through all kills: half of them or so fall into start-up, the others all over the training.
+
 python tests/kill_at_random.py [--kills 20] [--seed 0] [--workdir FOLDER] [FLAG OF train ...]
 
 The flags are those of a short run on the packaged reviews unless others are given.
@@ -8,15 +11,17 @@ The flags are those of a short run on the packaged reviews unless others are giv
 
 import argparse
 import random
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import IO
 
 from outcomes import differences, outcome
+
+from tf_finetune.workdir import checkpoint_folders
 
 SHORT = (
     "--config=reviews_minilm",
@@ -29,35 +34,51 @@ SHORT = (
 )
 
 
-def command(workdir: Path, flags: list[str]) -> list[str]:
-    return [sys.executable, "-m", "tf_finetune", "train", f"--workdir={workdir}", *flags]
+def started(workdir: Path, flags: list[str], said: IO[str]) -> subprocess.Popen:
+    command = [sys.executable, "-u", "-m", "tf_finetune", "train", f"--workdir={workdir}", *flags]
+    return subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT)
 
 
-def timed_run(workdir: Path, flags: list[str]) -> float:
-    began = time.monotonic()
-    result = subprocess.run(command(workdir, flags), capture_output=True, text=True)
-    if result.returncode:
-        raise SystemExit(f"train failed: {result.stderr}")
-    return time.monotonic() - began
+def uninterrupted(workdir: Path, flags: list[str]) -> tuple[float, float]:
+    """Seconds until a run's first validation, which comes before its first step, was written; and until its end."""
+    began, first = time.monotonic(), None
+    with tempfile.TemporaryFile("w+") as said:
+        process = started(workdir, flags, said)
+        while process.poll() is None:
+            if first is None and (workdir / "metrics.jsonl").exists():
+                first = time.monotonic() - began
+            time.sleep(0.05)
+        check(process, said)
+    return first, time.monotonic() - began
 
 
-def kill_after(workdir: Path, flags: list[str], seconds: float) -> bool:
-    """Whether the run was still at work then."""
-    process = subprocess.Popen(command(workdir, flags), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    try:
-        _, said = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        return True
+def check(process: subprocess.Popen, said: IO[str]) -> None:
     if process.returncode:
-        raise SystemExit(f"train failed: {said}")
-    return False
+        said.seek(0)
+        raise SystemExit(f"train failed: {said.read()}")
 
 
-def last_checkpoint(workdir: Path) -> str:
-    names = sorted(path.name for path in (workdir / "checkpoints").glob("step_*"))
-    return names[-1] if names else "no checkpoint"
+def killed_after(workdir: Path, flags: list[str], seconds: float) -> str | None:
+    """The last that a run said before it was killed then; None if it had ended before."""
+    with tempfile.TemporaryFile("w+") as said:
+        process = started(workdir, flags, said)
+        try:
+            process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            said.seek(0)
+            return (said.read().splitlines() or [""])[-1].strip()[:60]
+        check(process, said)
+    return None
+
+
+def reached(workdir: Path) -> str:
+    """The last checkpoint, and what a save had begun and not finished."""
+    checkpoints = checkpoint_folders(workdir / "checkpoints")
+    begun = [path.name for path in (workdir / "checkpoints").glob(".*")]
+    last = checkpoints[-1].name if checkpoints else "no checkpoint"
+    return f"{last}, {begun[0]} begun" if begun else last
 
 
 def main() -> int:
@@ -69,24 +90,20 @@ def main() -> int:
     flags, moments = flags or list(SHORT), random.Random(chosen.seed)
     with tempfile.TemporaryDirectory() as temporary:
         folder = chosen.workdir or Path(temporary)
-        seconds = timed_run(folder / "uninterrupted", flags)
-        print(f"uninterrupted: {seconds:.1f} s, {last_checkpoint(folder / 'uninterrupted')}", flush=True)
-        kills, starts = 0, 0
-        while kills < chosen.kills:
-            after, starts = moments.uniform(0, seconds), starts + 1
-            if not kill_after(folder / "killed", flags, after):
-                print(f"start {starts}: ended by itself; a run of its own is begun", flush=True)
-                if wrong := differences(outcome(folder / "killed"), outcome(folder / "uninterrupted")):
-                    raise SystemExit(f"not the same: {', '.join(wrong)}")
-                shutil.rmtree(folder / "killed")
-                continue
-            kills += 1
-            print(f"kill {kills:2} after {after:5.1f} s: {last_checkpoint(folder / 'killed')}", flush=True)
-        timed_run(folder / "killed", flags)
+        first, seconds = uninterrupted(folder / "uninterrupted", flags)
+        print(f"uninterrupted: {first:.1f} s to the first step, {seconds:.1f} s in all", flush=True)
+        for kill in range(1, chosen.kills + 1):
+            after = moments.uniform(0, first + 2 * (seconds - first) / chosen.kills)
+            said = killed_after(folder / "killed", flags, after)
+            if said is None:
+                print(f"the run ended before kill {kill}", flush=True)
+                break
+            print(f"kill {kill:2} after {after:5.1f} s: {reached(folder / 'killed')}; {said!r}", flush=True)
+        else:
+            kill += 1
+            uninterrupted(folder / "killed", flags)
         wrong = differences(outcome(folder / "killed"), outcome(folder / "uninterrupted"))
-    print(
-        f"{kills} kills; not the same: {', '.join(wrong)}" if wrong else f"{kills} kills, and the same bits at the end"
-    )
+    print(f"{kill - 1} kills; {'not the same: ' + ', '.join(wrong) if wrong else 'the same bits at the end'}")
     return 1 if wrong else 0
 
 
