@@ -1,8 +1,8 @@
 """Kills one run by SIGKILL at random moments, types the same command again, and compares its end with that of a run
 that nobody killed.
 
-Each start is killed at a moment between its first instruction and its start-up plus twice its share of the training, so
-that one run lives through all kills: half of them or so fall into start-up, the others all over the training.
+Each start is killed at a moment between its first instruction and the time to the first checkpoint plus twice its share
+of the rest, so that one run lives through all kills: some fall into start-up, the others all over the training.
 
 python tests/kill_at_random.py [--kills 20] [--seed 0] [--workdir FOLDER] [FLAG OF train ...]
 
@@ -40,12 +40,12 @@ def started(workdir: Path, flags: list[str], said: IO[str]) -> subprocess.Popen:
 
 
 def uninterrupted(workdir: Path, flags: list[str]) -> tuple[float, float]:
-    """Seconds until a run's first validation, which comes before its first step, was written; and until its end."""
+    """Seconds until a run's first checkpoint, and until its end."""
     began, first = time.monotonic(), None
     with tempfile.TemporaryFile("w+") as said:
         process = started(workdir, flags, said)
         while process.poll() is None:
-            if first is None and (workdir / "metrics.jsonl").exists():
+            if first is None and checkpoint_folders(workdir / "checkpoints"):
                 first = time.monotonic() - began
             time.sleep(0.05)
         check(process, said)
@@ -91,7 +91,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = chosen.workdir or Path(temporary)
         first, seconds = uninterrupted(folder / "uninterrupted", flags)
-        print(f"uninterrupted: {first:.1f} s to the first step, {seconds:.1f} s in all", flush=True)
+        print(f"uninterrupted: {first:.1f} s to the first checkpoint, {seconds:.1f} s in all", flush=True)
         for kill in range(1, chosen.kills + 1):
             after = moments.uniform(0, first + 2 * (seconds - first) / chosen.kills)
             said = killed_after(folder / "killed", flags, after)
