@@ -1,15 +1,14 @@
 """Kills one run by SIGKILL at random moments, types the same command again, and compares its end with that of a run
 that nobody killed.
 
-Each start is killed at a moment between its first instruction and the time to the first checkpoint plus twice its share
-of the rest, so that one run lives through all kills: some fall into start-up, the others all over the training.
-
-python tests/kill_at_random.py [--kills 20] [--seed 0] [--workdir FOLDER] [FLAG OF train ...]
+Each start is killed at a moment drawn evenly between its first instruction and so long after its first checkpoint that
+one run lives through all kills: some fall into start-up, the others all over the training.
 
 The flags are those of a short run on the packaged reviews unless others are given.
 """
 
 import argparse
+import math
 import random
 import signal
 import subprocess
@@ -73,6 +72,15 @@ def killed_after(workdir: Path, flags: list[str], seconds: float) -> str | None:
     return None
 
 
+def trained(seconds: float, *, starting: float, starts: int) -> float:
+    """How long a start may train so that, on average, two thirds of the training are done after so many of them.
+
+    Of moments even over `starting + w`, a start trains w**2 / 2 / (starting + w) on average.
+    """
+    share = seconds / 1.5 / starts
+    return share + math.sqrt(share**2 + 2 * share * starting)
+
+
 def reached(workdir: Path) -> str:
     """The last checkpoint, and what a save had begun and not finished."""
     checkpoints = checkpoint_folders(workdir / "checkpoints")
@@ -91,9 +99,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = chosen.workdir or Path(temporary)
         first, seconds = uninterrupted(folder / "uninterrupted", flags)
+        latest = first + trained(seconds - first, starting=first, starts=chosen.kills)
         print(f"uninterrupted: {first:.1f} s to the first checkpoint, {seconds:.1f} s in all", flush=True)
         for kill in range(1, chosen.kills + 1):
-            after = moments.uniform(0, first + 2 * (seconds - first) / chosen.kills)
+            after = moments.uniform(0, latest)
             said = killed_after(folder / "killed", flags, after)
             if said is None:
                 print(f"the run ended before kill {kill}", flush=True)
