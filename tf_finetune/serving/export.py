@@ -5,9 +5,8 @@ import platform
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tf_finetune.config import ProblemType
 from tf_finetune.errors import InputError, RunError
-from tf_finetune.evaluation.metrics import THRESHOLD
+from tf_finetune.serving.graph import text_signature, token_signature
 
 if TYPE_CHECKING:
     from tf_finetune.evaluation.classifier import Classifier
@@ -45,13 +44,7 @@ def check_platform(command: str) -> None:
 
 
 def save_model(classifier: "Classifier", folder: Path, *, pairs: bool = False) -> None:
-    """Writes a SavedModel that answers for raw text and for tokens, batches padded to their own longest.
-
-    Signatures:
-        serving_default: `text` string [None], and `text_pair` the same where pairs are classified -> what `outputs`
-            says of the kind of labels.
-        tokens: int32 `input_ids`, `attention_mask`, `token_type_ids` [None, None] -> `logits` float32
-            [None, num_labels], and `probabilities` the same but for a regression.
+    """Writes a SavedModel that answers for raw text and for tokens, with the signatures of `serving.graph`.
 
     Args:
         classifier: a float32 model with its tokenizer.
@@ -69,73 +62,15 @@ def save_model(classifier: "Classifier", folder: Path, *, pairs: bool = False) -
         **classifier.tokenizer.in_graph_options(), max_length=classifier.max_length, truncation=classifier.truncation
     )
     _check_ids(tokenizer, classifier, pairs=pairs)
-    model = classifier.model
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name) for name in text_inputs(pairs)])
-    def serving_default(*texts):
-        ids, type_ids = tokenizer.encode_pairs(*texts) if pairs else (tokenizer(*texts), None)
-        lengths = ids.row_lengths()
-        longest = tf.maximum(tf.reduce_max(lengths), 1)  # an empty batch has no longest text
-        shape = tf.stack([-1, longest])
-        inputs = {
-            "input_ids": ids.to_tensor(shape=shape),
-            "attention_mask": tf.sequence_mask(lengths, longest, dtype=tf.int32),
-        }
-        if type_ids is not None:
-            inputs["token_type_ids"] = type_ids.to_tensor(shape=shape)
-        return _answer(model(inputs, training=False), classifier)
-
-    token_names = ("input_ids", "attention_mask", "token_type_ids")
-
-    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32, name) for name in token_names])
-    def tokens(input_ids, attention_mask, token_type_ids):
-        logits = model(input_ids, attention_mask, token_type_ids, training=False)
-        answer = _answer(logits, classifier)
-        return {"logits": logits} | {name: answer[name] for name in answer if name == "probabilities"}
-
+    serving_default = text_signature(classifier, tokenizer, pairs=pairs)
+    tokens = token_signature(classifier)
     # Tracking the Keras model itself would save a graph whose restore op writes to copies: it answers in
     # Python TensorFlow and is dead in TensorFlow Serving. The plain variables restore everywhere.
     module = tf.Module()
-    module.weights = [variable.value for variable in model.variables]
+    module.weights = [variable.value for variable in classifier.model.variables]
     module.signatures_kept = (serving_default, tokens)
     signatures = {"serving_default": serving_default, "tokens": tokens}
     tf.saved_model.save(module, str(folder), signatures=signatures)
-
-
-def text_inputs(pairs: bool) -> tuple[str, ...]:
-    """The inputs of `serving_default`."""
-    return ("text", "text_pair") if pairs else ("text",)
-
-
-def outputs(problem_type: ProblemType) -> tuple[str, ...]:
-    """What `serving_default` answers.
-
-    One class a text: `label` string [None], `score` float32 [None] (its probability) and `probabilities` float32
-    [None, num_labels]. Several (multi-label): `labels` string [None, num_labels], "" where a class is not answered,
-    and `probabilities`. A number: `score` float32 [None].
-    """
-    if problem_type is ProblemType.REGRESSION:
-        return ("score",)
-    if problem_type is ProblemType.MULTI_LABEL_CLASSIFICATION:
-        return ("labels", "probabilities")
-    return ("label", "score", "probabilities")
-
-
-def _answer(logits, classifier: "Classifier") -> dict:
-    import tensorflow as tf
-
-    names = tf.constant(classifier.label_names)
-    if classifier.problem_type is ProblemType.REGRESSION:
-        return {"score": logits[:, 0]}
-    if classifier.problem_type is ProblemType.MULTI_LABEL_CLASSIFICATION:
-        probabilities = tf.sigmoid(logits)
-        return {"labels": tf.where(probabilities >= THRESHOLD, names, ""), "probabilities": probabilities}
-    probabilities = tf.nn.softmax(logits)
-    return {
-        "label": tf.gather(names, tf.argmax(probabilities, axis=-1)),
-        "score": tf.reduce_max(probabilities, axis=-1),
-        "probabilities": probabilities,
-    }
 
 
 def hostile_texts(pairs: bool) -> tuple[tuple[str, ...], ...]:

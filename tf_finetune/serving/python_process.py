@@ -1,0 +1,58 @@
+"""Answers from a SavedModel in a new Python process that imports TensorFlow and TensorFlow Text and nothing else.
+
+What a user without this package would write. Run by its path: `python -I python_process.py < request.json > answer.json`
+
+Request and answer are those of `c_api.py`, but for a run, which names its signature:
+    {"saved_model": folder, "runs": [{"signature": "serving_default", "inputs": {"text": {"dtype": ..., "shape": ...,
+     "value": [...]}}}]}
+"""
+
+import json
+import sys
+
+import numpy as np
+
+FORBIDDEN_MODULES = ("keras", "tf_finetune")
+
+
+def answer(request: dict) -> dict:
+    import tensorflow as tf
+    import tensorflow_text  # noqa: F401 - the graph needs its operations
+
+    loaded = tf.saved_model.load(request["saved_model"])
+    answers = [
+        loaded.signatures[run["signature"]](**{key: tensor(tf, **given) for key, given in run["inputs"].items()})
+        for run in request["runs"]
+    ]
+    helpers = [name for name in FORBIDDEN_MODULES if name in sys.modules]
+    if helpers:
+        raise RuntimeError(f"this process proves nothing: it imported {', '.join(helpers)}")
+    return {
+        "answers": [{key: plain(value.numpy()) for key, value in one.items()} for one in answers],
+        "shapes": [{key: list(value.shape) for key, value in one.items()} for one in answers],
+    }
+
+
+def tensor(tf, dtype: str, shape: list[int], value: list):
+    if dtype == "string":
+        value = [text.encode("utf-8", "surrogateescape") for text in value]
+    return tf.reshape(tf.constant(value, dtype), shape)
+
+
+def plain(array: np.ndarray) -> list:
+    if array.dtype != object:
+        return array.tolist()
+    strings = [text.decode("utf-8", "surrogateescape") for text in array.reshape(-1)]
+    return np.array(strings, dtype=object).reshape(array.shape).tolist()
+
+
+def main() -> None:
+    request = json.load(sys.stdin.buffer)
+    try:
+        print(json.dumps(answer(request)))
+    except Exception as failure:  # whatever TensorFlow raises, the one line is all that the other side reads
+        sys.exit(f"error: {' '.join(str(failure).split())}")
+
+
+if __name__ == "__main__":
+    main()
