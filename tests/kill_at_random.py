@@ -73,11 +73,11 @@ def killed_after(workdir: Path, flags: list[str], seconds: float) -> str | None:
 
 
 def trained(seconds: float, *, starting: float, starts: int) -> float:
-    """How long a start may train so that, on average, two thirds of the training are done after so many of them.
+    """How long a start may train so that, on average, half of the training is done after so many of them.
 
     Of moments even over `starting + w`, a start trains w**2 / 2 / (starting + w) on average.
     """
-    share = seconds / 1.5 / starts
+    share = seconds / 2 / starts
     return share + math.sqrt(share**2 + 2 * share * starting)
 
 
