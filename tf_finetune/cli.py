@@ -27,15 +27,16 @@ COMMANDS = {
     "check-data": "say what is wrong with the data of a config, by file and row; needs no --workdir",
 }
 
-# Flags that one command alone has.
+# Flags that not every command has.
 FLAG_OWNERS = {
-    "restart": "train",
-    "dry_run": "train",
-    "input": "predict",
-    "repo": "push-to-hub",
-    "private": "push-to-hub",
-    "strict": "check-data",
-    "json": "check-data",
+    "restart": ("train",),
+    "dry_run": ("train",),
+    "input": ("predict",),
+    "saved_model": ("predict", "verify"),
+    "repo": ("push-to-hub",),
+    "private": ("push-to-hub",),
+    "strict": ("check-data",),
+    "json": ("check-data",),
 }
 
 USAGE = """\
@@ -108,7 +109,7 @@ def _with_equal_signs(argv: list[str]) -> list[str]:
     """`--workdir DIR` as `--workdir=DIR`, the one form that is looked for before flags are parsed."""
     words, joined = iter(argv), []
     for word in words:
-        value = next(words, None) if re.fullmatch(r"--?(config|workdir|input|repo|json)", word) else None
+        value = next(words, None) if re.fullmatch(r"--?(config|workdir|input|saved_model|repo|json)", word) else None
         joined.append(word if value is None else f"{word}={value}")
     return joined
 
@@ -147,6 +148,9 @@ def _define_flags(argv: list[str]) -> flags.FlagValues:
         "dry_run", False, "train: two steps of the whole road, export included; keeps nothing", flag_values=values
     )
     flags.DEFINE_string("input", None, "predict: a table, or a file with one text a line", flag_values=values)
+    flags.DEFINE_string(
+        "saved_model", None, "predict, verify: an export, wherever it is, in the place of --workdir", flag_values=values
+    )
     flags.DEFINE_string("repo", None, "push-to-hub: OWNER/NAME on the hub", flag_values=values)
     flags.DEFINE_bool("private", False, "push-to-hub: make a new repository private", flag_values=values)
     flags.DEFINE_bool("strict", False, "check-data: a warning is an error, too: exit status 2", flag_values=values)
@@ -157,13 +161,16 @@ def _define_flags(argv: list[str]) -> flags.FlagValues:
 def _check_flags(command: str, values: flags.FlagValues, positional: list[str]) -> None:
     if command == "check-data":
         _check_data_flags(values)
-    elif not values.workdir:
-        raise InputError("no working directory", expected="--workdir=DIR")
+    elif values.saved_model and values.workdir:
+        raise InputError("two models", expected="--workdir=DIR or --saved_model=DIR, not both", got="both")
+    elif not values.workdir and not (command in FLAG_OWNERS["saved_model"] and values.saved_model):
+        other = " or --saved_model=DIR" if command in FLAG_OWNERS["saved_model"] else ""
+        raise InputError("no working directory", expected=f"--workdir=DIR{other}")
     if command == "train" and not values["config"].present:
         raise InputError("nothing to train", expected="--config=NAME_OR_FILE, such as --config=reviews_minilm")
-    for name, owner in FLAG_OWNERS.items():
-        if values[name].present and command != owner:
-            raise InputError(f"--{name} is a flag of {owner}", got=command)
+    for name, owners in FLAG_OWNERS.items():
+        if values[name].present and command not in owners:
+            raise InputError(f"--{name} is a flag of {' and '.join(owners)}", got=command)
     if command == "push-to-hub" and not values.repo:
         raise InputError("nowhere to push to", expected="--repo=OWNER/NAME")
     if positional and command != "predict":
@@ -225,25 +232,36 @@ def _call(command: str, values: flags.FlagValues, positional: list[str]) -> None
 
         evaluate(values.workdir, values.config)
     elif command == "predict":
-        from tf_finetune.commands.predict import given_texts, predict, read_texts
-
-        sys.stdout.reconfigure(encoding="utf-8")  # JSON lines are UTF-8, whatever the terminal is
-        arguments = [_utf8(text) for text in positional]
-        texts = given_texts(arguments, values.config) if arguments else read_texts(values.input, values.config)
-        for answer in predict(values.workdir, texts, values.config):
-            print(json.dumps(answer, ensure_ascii=False), flush=True)
+        _predict(values, positional)
     elif command == "export":
         from tf_finetune.commands.export import export
 
         export(values.workdir, values.config)
     elif command == "verify":
-        from tf_finetune.commands.verify import verify
+        from tf_finetune.commands.verify import verify, verify_saved_model
 
-        verify(values.workdir, values.config)
+        verify_saved_model(values.saved_model) if values.saved_model else verify(values.workdir, values.config)
     else:
         from tf_finetune.commands.push_to_hub import push_to_hub
 
         push_to_hub(values.workdir, values.repo, private=values.private)
+
+
+def _predict(values: flags.FlagValues, positional: list[str]) -> None:
+    from tf_finetune.commands import predict
+
+    config = values.config
+    if values.saved_model and predict.takes_pairs(values.saved_model):
+        config.data.text_pair_column = config.data.text_pair_column or "text_pair"
+    sys.stdout.reconfigure(encoding="utf-8")  # JSON lines are UTF-8, whatever the terminal is
+    arguments = [_utf8(text) for text in positional]
+    texts = predict.given_texts(arguments, config) if arguments else predict.read_texts(values.input, config)
+    if values.saved_model:
+        answers = predict.predict_with_export(values.saved_model, texts)
+    else:
+        answers = predict.predict(values.workdir, texts, config)
+    for answer in answers:
+        print(json.dumps(answer, ensure_ascii=False), flush=True)
 
 
 def _help(values: flags.FlagValues) -> str:

@@ -135,8 +135,10 @@ class RuntimeConfig:
 
 @dataclasses.dataclass(slots=True)
 class ExportConfig:
-    # Check every export in fresh processes, through TensorFlow's C API, before it is published.
+    # Check every export in new processes, through TensorFlow's C API among others, before it is published.
     verify: bool = True
+    # Texts of the test split, drawn by seed, that export and checkpoint are both asked then; 0 means none.
+    verify_examples: int = 2000
 
 
 @dataclasses.dataclass(slots=True)

@@ -252,12 +252,8 @@ def check_manifest(folder: Path, *, without: Collection[str] = ()) -> dict[str, 
     Raises:
         InputError: a file is missing or altered.
     """
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        entries = dict(manifest["files"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise InputError("checkpoint is incomplete", where=folder, expected=f"a readable {MANIFEST}") from None
-    for name, entry in entries.items():
+    manifest = read_manifest(folder)
+    for name, entry in manifest["files"].items():
         path = folder / name
         if name in without:
             continue
@@ -268,6 +264,19 @@ def check_manifest(folder: Path, *, without: Collection[str] = ()) -> dict[str, 
                 expected=f"{entry['bytes']} bytes with sha256 {entry['sha256'][:12]}...",
             )
     return manifest
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The facts, and under "files" the size and sha256 of each.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        return {**manifest, "files": dict(manifest["files"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError("checkpoint is incomplete", where=folder, expected=f"a readable {MANIFEST}") from None
 
 
 def _is_as_written(path: Path, entry: dict[str, Any]) -> bool:

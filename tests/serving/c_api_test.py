@@ -157,7 +157,7 @@ def run_python(code, request=None):
 def test_the_script_refuses_a_process_that_python_tensorflow_could_have_helped(saved_model):
     request = {**session._libraries(), "saved_model": str(saved_model), "runs": []}
     imports = "import runpy, sys, types; sys.modules |= dict.fromkeys(('tensorflow', 'keras', 'tf_finetune'), types)"
-    child = run_python(f"{imports}; runpy.run_path({str(session.SCRIPT)!r}, run_name='__main__')", request)
+    child = run_python(f"{imports}; runpy.run_path({str(session.C_API)!r}, run_name='__main__')", request)
     assert (child.returncode, child.stdout) == (1, "")
     assert child.stderr.endswith("error: this process proves nothing: it imported tensorflow, keras, tf_finetune\n")
 
@@ -181,7 +181,7 @@ def test_runs_free_what_they_allocate(saved_model):
     # 200 MB of text goes in; kept, it would show. The peak (ru_maxrss) would not: a child inherits its parent's.
     code = f"""
 import json, pathlib, runpy
-script, libraries = runpy.run_path({str(session.SCRIPT)!r}), {session._libraries()!r}
+script, libraries = runpy.run_path({str(session.C_API)!r}), {session._libraries()!r}
 tf = script["open_c_api"](libraries["libraries"])
 for library in libraries["op_libraries"]:
     script["checked"](tf, tf.TF_LoadLibrary, library.encode())

@@ -1,14 +1,13 @@
 """`tf-finetune export`: the best checkpoint as a SavedModel, checked and then published."""
 
-import shutil
 from pathlib import Path
 
 from tf_finetune.commands.restore import load_classifier, trained_run
-from tf_finetune.commands.verify import SOURCE, print_checks
+from tf_finetune.commands.verify import questions_of_test_split, verified
 from tf_finetune.config import ExperimentConfig
-from tf_finetune.serving import verification
-from tf_finetune.serving.export import check_platform, save_model, versions
-from tf_finetune.workdir import MANIFEST, Workdir, published_folder
+from tf_finetune.serving.export import check_platform, describe, save_model, versions
+from tf_finetune.serving.questions import Questions, Task, hostile_texts
+from tf_finetune.workdir import Workdir, published_folder, read_manifest
 
 
 def export(workdir: str | Path, config: ExperimentConfig | None = None) -> Path:
@@ -27,14 +26,15 @@ def export(workdir: str | Path, config: ExperimentConfig | None = None) -> Path:
     """
     check_platform("export")
     checkpoint, config = trained_run("export", workdir, config)
+    manifest = read_manifest(checkpoint)
     classifier, pairs = load_classifier(checkpoint, config), bool(config.data.text_pair_column)
+    task, hostile = Task.of(classifier, pairs=pairs), Questions.of(classifier, hostile_texts(pairs))
     folder = Workdir(workdir).export
     target = folder / str(max(versions(folder), default=0) + 1)
     with published_folder(target) as aside:
         save_model(classifier, aside, pairs=pairs)
-        (aside / SOURCE).parent.mkdir()
-        shutil.copyfile(checkpoint / MANIFEST, aside / SOURCE)
+        describe(aside, task, hostile, checkpoint=manifest)
         if config.export.verify:
-            print_checks(verification.verify(aside, classifier, pairs=pairs))
+            verified(aside, task, hostile, questions_of_test_split(classifier, config, checkpoint, Workdir(workdir)))
     print(f"exported to {target}")
     return target

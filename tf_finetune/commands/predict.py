@@ -1,15 +1,21 @@
 """`tf-finetune predict`: one answer a text."""
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from tf_finetune import runtime
 from tf_finetune.commands.restore import load_classifier, trained_run
 from tf_finetune.config import ExperimentConfig
 from tf_finetune.data import sources
 from tf_finetune.errors import InputError
+from tf_finetune.serving.export import check_platform, description, newest
+
+if TYPE_CHECKING:
+    from tf_finetune.evaluation.classifier import Classifier
+    from tf_finetune.serving.exported import Exported
 
 # Texts read before any is answered: enough to batch by length, little enough to stream.
 CHUNK = 1024
@@ -35,9 +41,42 @@ def predict(
     """
     folder, config = trained_run("predict", workdir, config)
     pairs = bool(config.data.text_pair_column)
+    return _answers(texts, lambda: load_classifier(folder, config), pairs=pairs)
+
+
+def predict_with_export(saved_model: str | Path, texts: Iterable[str | tuple[str, str]]) -> Iterator[dict[str, Any]]:
+    """The same answers from an export, as TensorFlow Serving would give them; neither workdir nor checkpoint is needed.
+
+    Args:
+        saved_model: a version, or a folder of versions, of which the newest is taken.
+        texts: as in `predict`.
+
+    Raises:
+        InputError: no export there, or texts for a model of pairs or the other way round.
+    """
+    check_platform("predict")
+    folder = newest(Path(saved_model).expanduser())
+    return _answers(texts, lambda: _exported(folder), pairs=takes_pairs(folder))
+
+
+def takes_pairs(saved_model: str | Path) -> bool:
+    """Whether an export classifies pairs of texts."""
+    return description(newest(Path(saved_model).expanduser()))["task"]["pairs"]
+
+
+def _exported(folder: Path) -> "Exported":
+    runtime.import_tensorflow_quietly()
+    from tf_finetune.serving.exported import Exported
+
+    return Exported(folder)
+
+
+def _answers(
+    texts: Iterable[str | tuple[str, str]], load: "Callable[[], Classifier | Exported]", *, pairs: bool
+) -> Iterator[dict[str, Any]]:
     texts = _checked(texts, pairs=pairs)
     chunk = list(islice(texts, CHUNK))  # a file's faults show before TensorFlow is imported
-    classifier = load_classifier(folder, config)
+    classifier = load()
     while chunk:
         yield from classifier.answers(*(map(list, zip(*chunk, strict=True)) if pairs else [chunk]))
         chunk = list(islice(texts, CHUNK))

@@ -1,53 +1,94 @@
-"""`tf-finetune verify`: does the newest export still answer as its checkpoint does?"""
+"""`tf-finetune verify`: does an export still answer as its checkpoint does?"""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from tf_finetune import runtime
+from tf_finetune.commands.evaluate import load_splits
 from tf_finetune.commands.restore import load_classifier, trained_run
 from tf_finetune.config import ExperimentConfig
 from tf_finetune.errors import InputError, RunError
-from tf_finetune.serving import verification
-from tf_finetune.serving.export import check_platform, versions
-from tf_finetune.workdir import MANIFEST, Workdir
+from tf_finetune.serving.export import check_platform, description, newest
+from tf_finetune.serving.questions import Questions, Task, hostile_texts
+from tf_finetune.workdir import Workdir, read_manifest
 
-# Inside an export: the manifest of the checkpoint it was made from. TensorFlow Serving passes assets.extra over.
-SOURCE = Path("assets.extra") / "checkpoint_manifest.json"
+if TYPE_CHECKING:
+    from tf_finetune.evaluation.classifier import Classifier
+    from tf_finetune.serving.answers import Check
+
+MARKS = {True: "kept", False: "BROKEN", None: "unseen"}
 
 
-def verify(workdir: str | Path, config: ExperimentConfig | None = None) -> list[verification.Check]:
-    """Asks the newest export, in a process without Python TensorFlow, what the best checkpoint answers.
+def verify(workdir: str | Path, config: ExperimentConfig | None = None) -> "list[Check]":
+    """Asks the newest export, in new processes, what the best checkpoint answers.
 
     Args:
         workdir: of a training run with an export.
-        config: the run's own, or None.
+        config: the run's own with another export section, or None.
 
     Raises:
-        InputError: no trained model or no export there.
+        InputError: no trained model or no export there, or one of another checkpoint.
         RunError: a promise is broken; the table says which.
     """
     check_platform("verify")
-    folder = Workdir(workdir).export
-    published = versions(folder)
-    if not published:
-        raise InputError("nothing to verify", where=folder, expected="a version that `tf-finetune export` wrote")
+    target = newest(Workdir(workdir).export)
     checkpoint, config = trained_run("verify", workdir, config)
-    target = folder / str(published[-1])
-    if (target / SOURCE).read_bytes() != (checkpoint / MANIFEST).read_bytes():
+    if description(target)["checkpoint"] != read_manifest(checkpoint)["files"]:
         raise InputError(
             "the newest export was made from another checkpoint",
             where=target,
             expected="an export of this run; `tf-finetune export` makes one",
         )
     print(f"verifying {target}")
-    pairs = bool(config.data.text_pair_column)
-    checks = verification.verify(target, load_classifier(checkpoint, config), pairs=pairs)
-    print_checks(checks)
+    classifier, pairs = load_classifier(checkpoint, config), bool(config.data.text_pair_column)
+    hostile = Questions.of(classifier, hostile_texts(pairs))
+    test = questions_of_test_split(classifier, config, checkpoint, Workdir(workdir))
+    return verified(target, Task.of(classifier, pairs=pairs), hostile, test)
+
+
+def verify_saved_model(saved_model: str | Path) -> "list[Check]":
+    """The same of any export, wherever it was copied to: against the answers of its checkpoint that it carries.
+
+    Args:
+        saved_model: a version, or a folder of versions, of which the newest is taken.
+
+    Raises:
+        InputError: no export there.
+        RunError: a promise is broken.
+    """
+    check_platform("verify")
+    target = newest(Path(saved_model).expanduser())
+    kept = description(target)
+    print(f"verifying {target}")
+    runtime.import_tensorflow_quietly()
+    return verified(target, Task.from_json(kept["task"]), Questions.from_json(kept["questions"]), None)
+
+
+def verified(target: Path, task: Task, hostile: Questions, test: Questions | None) -> "list[Check]":
+    """A line a promise; raises RunError for the first broken one."""
+    from tf_finetune.serving import verification
+
+    checks = verification.verify(target, task, hostile, test)
+    width = max(len(check.promise) for check in checks)
+    for check in checks:
+        print(f"  {MARKS[check.kept]:<8}{check.promise.ljust(width)}  {check.detail}")
+    for check in checks:
+        if check.kept is False:
+            raise RunError(f"the export broke a promise: {check.promise}: {check.detail}")
     return checks
 
 
-def print_checks(checks: list[verification.Check]) -> None:
-    """A line a promise; raises RunError for the first broken one."""
-    for check in checks:
-        print(f"  {'kept  ' if check.kept else 'BROKEN'}  {check.promise}: {check.detail}")
-    for check in checks:
-        if not check.kept:
-            raise RunError(f"the export broke a promise: {check.promise}: {check.detail}")
+def questions_of_test_split(
+    classifier: "Classifier", config: ExperimentConfig, checkpoint: Path, run: Workdir
+) -> Questions | None:
+    """Texts of the test split, or of validation where there is none; None, and why, where they cannot be had."""
+    if not config.export.verify_examples:
+        return None
+    try:
+        splits = load_splits(config, checkpoint, run)
+    except (InputError, OSError) as error:
+        runtime.warn(f"no texts of the test split are compared: {error}")
+        return None
+    examples = splits["test"] if "test" in splits else splits["validation"]
+    few = examples.drawn(config.export.verify_examples, config.runtime.seed)
+    return Questions.of(classifier, (few.texts,) if few.text_pairs is None else (few.texts, few.text_pairs))

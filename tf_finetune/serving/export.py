@@ -1,31 +1,19 @@
 """Checkpoint -> SavedModel with a raw-text and a token signature."""
 
 import importlib.util
+import json
 import platform
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tf_finetune.errors import InputError, RunError
+from tf_finetune.serving import warmup
 from tf_finetune.serving.graph import text_signature, token_signature
+from tf_finetune.serving.questions import HOSTILE_TEXTS, Questions, Task, hostile_texts
+from tf_finetune.workdir import MANIFEST, write_manifest
 
 if TYPE_CHECKING:
     from tf_finetune.evaluation.classifier import Classifier
-
-# Where tokenizers go astray: every export is asked these, by its ids here and by its answers in verification.
-HOSTILE_TEXTS = (
-    "The movie was absolutely wonderful, full of joy.",
-    "The movie was terrible and boring.",
-    "",
-    " \t\n ",
-    "a",
-    "Œuvre naïve, straße, ﬁn… İstanbul ΟΔΥΣΣΕΥΣ",
-    "電影很好看 映画は素晴らしい 영화가 좋았다",
-    "[MASK] [SEP] literally, and [CLS]",
-    "zero\u200bwidth soft\u00adhyphen nul\x00 and \ufffd",
-    "emoji 🎬👍🏽 and e\u0301 combined",
-    "don't-stop:now!!! (really?) $5.00 #1",
-    "x" * 101 + " " + "word " * 600,
-)
 
 
 def has_tensorflow_text() -> bool:
@@ -73,9 +61,35 @@ def save_model(classifier: "Classifier", folder: Path, *, pairs: bool = False) -
     tf.saved_model.save(module, str(folder), signatures=signatures)
 
 
-def hostile_texts(pairs: bool) -> tuple[tuple[str, ...], ...]:
-    """HOSTILE_TEXTS; of pairs the second ones too, such that each stands on either side once."""
-    return (HOSTILE_TEXTS, HOSTILE_TEXTS[1:] + HOSTILE_TEXTS[:1]) if pairs else (HOSTILE_TEXTS,)
+def describe(saved_model: Path, task: Task, hostile: Questions, *, checkpoint: dict[str, Any]) -> None:
+    """Adds what an export says of itself: warmup requests, and the manifest with all that `verify` needs anywhere.
+
+    The questions are ours, and none of the user's texts.
+
+    Args:
+        saved_model: whole but for this.
+        task: what kind of answers it gives.
+        hostile: answered by the checkpoint.
+        checkpoint: the manifest of the checkpoint.
+    """
+    warmup.write(saved_model, warmup.requests(hostile))
+    facts = {"task": task.to_json(), "questions": hostile.to_json(), "checkpoint": checkpoint["files"]}
+    write_manifest(saved_model, **facts)
+
+
+def description(saved_model: Path) -> dict[str, Any]:
+    """What `describe` wrote: "task", "questions", "checkpoint" and "files".
+
+    Raises:
+        InputError: it is missing, as in exports of other software, or damaged.
+    """
+    try:
+        kept = json.loads((saved_model / MANIFEST).read_text(encoding="utf-8"))
+        Task.from_json(kept["task"]), Questions.from_json(kept["questions"]), dict(kept["checkpoint"])
+    except (OSError, ValueError, KeyError, TypeError):
+        expected = f"a version that `tf-finetune export` wrote, with a readable {MANIFEST}"
+        raise InputError("not an export of this package", where=saved_model, expected=expected) from None
+    return kept
 
 
 def _check_ids(tokenizer, classifier: "Classifier", *, pairs: bool) -> None:
@@ -101,3 +115,17 @@ def versions(export: Path) -> list[int]:
     if not export.is_dir():
         return []
     return sorted(int(path.name) for path in export.iterdir() if path.is_dir() and path.name.isdecimal())
+
+
+def newest(folder: Path) -> Path:
+    """The newest version in an export folder, or the folder itself where it is a version.
+
+    Raises:
+        InputError: neither.
+    """
+    if (folder / "saved_model.pb").is_file():
+        return folder
+    published = versions(folder)
+    if not published:
+        raise InputError("no export", where=folder, expected="a version that `tf-finetune export` wrote")
+    return folder / str(published[-1])

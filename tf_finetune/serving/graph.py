@@ -51,8 +51,8 @@ def text_signature(classifier: "Classifier", tokenizer: "InGraphTokenizer", *, p
 
 
 def token_signature(classifier: "Classifier") -> Callable:
-    """`tokens`: int32 TOKEN_INPUTS [None, None] -> `logits` float32 [None, num_labels], and `probabilities` the same but
-    for a regression."""
+    """`tokens`: int32 TOKEN_INPUTS [None, None] -> `logits` float32 [None, num_labels] and, but for a regression,
+    `probabilities`, the same."""
     import tensorflow as tf
 
     @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32, name) for name in TOKEN_INPUTS])

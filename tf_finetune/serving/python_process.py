@@ -1,18 +1,21 @@
 """Answers from a SavedModel in a new Python process that imports TensorFlow and TensorFlow Text and nothing else.
 
-What a user without this package would write. Run by its path: `python -I python_process.py < request.json > answer.json`
+What a user without this package would write. Run by its path: `python -I python_process.py < request.json`
 
 Request and answer are those of `c_api.py`, but for a run, which names its signature:
     {"saved_model": folder, "runs": [{"signature": "serving_default", "inputs": {"text": {"dtype": ..., "shape": ...,
      "value": [...]}}}]}
+The answer has "scan" beside: what `saved_model_cli scan` prints.
 """
 
+import contextlib
+import io
 import json
 import sys
 
 import numpy as np
 
-FORBIDDEN_MODULES = ("keras", "tf_finetune")
+FORBIDDEN_MODULES = ("tf_finetune", "tokenizers", "transformers")
 
 
 def answer(request: dict) -> dict:
@@ -30,7 +33,18 @@ def answer(request: dict) -> dict:
     return {
         "answers": [{key: plain(value.numpy()) for key, value in one.items()} for one in answers],
         "shapes": [{key: list(value.shape) for key, value in one.items()} for one in answers],
+        "scan": scan(request["saved_model"]),
     }
+
+
+def scan(saved_model: str) -> str:
+    """What TensorFlow's own command says of the graph's operations; here, because to start it costs seconds."""
+    from tensorflow.python.tools import saved_model_cli
+
+    sys.argv = ["saved_model_cli", "scan", "--dir", saved_model]
+    with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.suppress(SystemExit):
+        saved_model_cli.main()
+    return said.getvalue().strip()
 
 
 def tensor(tf, dtype: str, shape: list[int], value: list):

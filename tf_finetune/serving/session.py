@@ -1,4 +1,4 @@
-"""Ask an exported SavedModel by signature, in a new process that has TensorFlow's C++ code and no Python TensorFlow."""
+"""Ask an exported SavedModel by signature, in a new process: TensorFlow's C++ code alone, or Python TensorFlow."""
 
 import importlib.util
 import json
@@ -12,7 +12,9 @@ import numpy as np
 
 from tf_finetune.errors import InputError
 
-SCRIPT = Path(__file__).with_name("c_api.py")
+C_API, PYTHON = Path(__file__).with_name("c_api.py"), Path(__file__).with_name("python_process.py")
+
+Answer = dict[str, np.ndarray | list[str]]
 
 
 class SignatureTensor(NamedTuple):
@@ -30,34 +32,39 @@ class Signature(NamedTuple):
     outputs: dict[str, SignatureTensor]
 
 
-def signature_tensors(saved_model: Path) -> dict[str, Signature]:
-    """Read the signatures of a SavedModel, by name, without loading it; InputError if it is none."""
+def meta_graph(saved_model: Path):
+    """The MetaGraphDef of a SavedModel, which is not loaded; InputError if it is none."""
     from google.protobuf.message import DecodeError
-    from tensorflow import dtypes
     from tensorflow.core.protobuf import saved_model_pb2
+
+    try:
+        return saved_model_pb2.SavedModel.FromString((saved_model / "saved_model.pb").read_bytes()).meta_graphs[0]
+    except (OSError, DecodeError, IndexError) as failure:  # an empty file parses, and holds no graph
+        expected = "a folder with a whole saved_model.pb"
+        raise InputError("not a SavedModel", where=saved_model, expected=expected, got=failure) from None
+
+
+def signature_tensors(saved_model: Path) -> dict[str, Signature]:
+    """The signatures of a SavedModel, by name; InputError if it is none."""
+    from tensorflow import dtypes
 
     def tensor(info) -> SignatureTensor:
         shape = tuple(dim.size if dim.size >= 0 else None for dim in info.tensor_shape.dim)
         return SignatureTensor(info.name, dtypes.as_dtype(info.dtype).name, shape)
 
-    try:
-        graph = saved_model_pb2.SavedModel.FromString((saved_model / "saved_model.pb").read_bytes()).meta_graphs[0]
-    except (OSError, DecodeError, IndexError) as failure:  # an empty file parses, and holds no graph
-        expected = "a folder with a whole saved_model.pb"
-        raise InputError("not a SavedModel", where=saved_model, expected=expected, got=failure) from None
     return {
         name: Signature(
             inputs={key: tensor(info) for key, info in signature.inputs.items()},
             outputs={key: tensor(info) for key, info in signature.outputs.items()},
         )
-        for name, signature in graph.signature_def.items()
+        for name, signature in meta_graph(saved_model).signature_def.items()
         if name != "__saved_model_init_op"  # the loader runs it, no client does
     }
 
 
 def run_in_c_api(
     saved_model: Path, requests: list[tuple[str, dict[str, list]]], timeout: float = 120.0
-) -> list[dict[str, np.ndarray | list[str]]]:
+) -> list[Answer]:
     """Answer requests of (signature name, inputs by key) with outputs by key: strings as lists, the rest as arrays.
 
     Args:
@@ -71,14 +78,37 @@ def run_in_c_api(
     """
     signatures = signature_tensors(saved_model)
     runs = [_run(signatures, name, inputs) for name, inputs in requests]
-    reply = _ask({**_libraries(), "saved_model": str(saved_model), "runs": runs}, timeout)
-    results = []
-    for (name, _), answer, shapes in zip(requests, reply["answers"], reply["shapes"], strict=True):
-        for key, tensor in signatures[name].outputs.items():
+    reply = _ask(C_API, {**_libraries(), "saved_model": str(saved_model), "runs": runs}, timeout)
+    return _answers(reply, [signatures[name] for name, _ in requests])
+
+
+def run_in_python(
+    saved_model: Path, requests: list[tuple[str, dict[str, list]]], timeout: float = 120.0
+) -> tuple[list[Answer], str]:
+    """The same through `tf.saved_model.load`, in a process that imports TensorFlow and TensorFlow Text alone.
+
+    Returns:
+        The answers, and what `saved_model_cli scan` says there.
+
+    Raises:
+        InputError, RuntimeError: as `run_in_c_api`.
+    """
+    signatures = signature_tensors(saved_model)
+    runs = []
+    for name, inputs in requests:
+        _check_inputs(signatures, name, inputs)
+        fed = {key: _feed(tensor, inputs[key]) for key, tensor in signatures[name].inputs.items()}
+        runs.append({"signature": name, "inputs": fed})
+    reply = _ask(PYTHON, {"saved_model": str(saved_model), "runs": runs}, timeout)
+    return _answers(reply, [signatures[name] for name, _ in requests]), reply["scan"]
+
+
+def _answers(reply: dict, signatures: list[Signature]) -> list[Answer]:
+    for signature, answer, shapes in zip(signatures, reply["answers"], reply["shapes"], strict=True):
+        for key, tensor in signature.outputs.items():
             if tensor.dtype != "string":
                 answer[key] = np.array(answer[key], tensor.dtype).reshape(shapes[key])
-        results.append(answer)
-    return results
+    return reply["answers"]
 
 
 def _libraries() -> dict[str, list[str]]:
@@ -96,16 +126,20 @@ def _found(folder: Path, stem: str) -> list[str]:
 
 
 def _run(signatures: dict[str, Signature], name: str, inputs: dict[str, list]) -> dict:
-    if name not in signatures:
-        raise InputError("no such signature", expected=" or ".join(sorted(signatures)), got=name)
+    _check_inputs(signatures, name, inputs)
     expected, outputs = signatures[name]
-    if inputs.keys() != expected.keys():
-        wanted, given = (", ".join(sorted(one)) or "none" for one in (expected, inputs))
-        raise InputError("wrong inputs", where=f"a request to {name}", expected=wanted, got=given)
     return {
         "inputs": {tensor.name: _feed(tensor, inputs[key]) for key, tensor in expected.items()},
         "outputs": {key: tensor.name for key, tensor in outputs.items()},
     }
+
+
+def _check_inputs(signatures: dict[str, Signature], name: str, inputs: dict[str, list]) -> None:
+    if name not in signatures:
+        raise InputError("no such signature", expected=" or ".join(sorted(signatures)), got=name)
+    if inputs.keys() != signatures[name].inputs.keys():
+        wanted, given = (", ".join(sorted(one)) or "none" for one in (signatures[name].inputs, inputs))
+        raise InputError("wrong inputs", where=f"a request to {name}", expected=wanted, got=given)
 
 
 def _feed(tensor: SignatureTensor, value: list) -> dict:
@@ -118,10 +152,10 @@ def _feed(tensor: SignatureTensor, value: list) -> dict:
     return {"dtype": tensor.dtype, "shape": array.shape, "value": items}
 
 
-def _ask(request: dict, timeout: float) -> dict:
+def _ask(script: Path, request: dict, timeout: float) -> dict:
     # The CPU answers: the accelerator's memory is the parent's already, and a server may have none.
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
-    command, message = [sys.executable, "-I", str(SCRIPT)], json.dumps(request).encode()
+    command, message = [sys.executable, "-I", str(script)], json.dumps(request).encode()
     try:
         child = subprocess.run(
             command, input=message, capture_output=True, env=environment, timeout=timeout, check=False

@@ -1,145 +1,106 @@
-"""Does an export answer as its checkpoint does? Asked where TensorFlow Serving would ask: outside Python."""
+"""Does an export keep its promises? Asked where TensorFlow Serving would ask: outside of the process that made it."""
 
-import dataclasses
+import concurrent.futures
+from concurrent.futures import Future
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
+from tf_finetune.errors import InputError
+from tf_finetune.serving import answers, clients, served_ops, warmup
+from tf_finetune.serving.answers import Check
+from tf_finetune.serving.questions import Questions, Task
+from tf_finetune.serving.session import Answer, run_in_c_api, run_in_python
+from tf_finetune.workdir import check_manifest
 
-from tf_finetune.config import ProblemType
-from tf_finetune.evaluation.metrics import THRESHOLD, probabilities_of
-from tf_finetune.serving.export import hostile_texts, outputs, text_inputs
-from tf_finetune.serving.session import run_in_c_api, signature_tensors
+THROUGH_C_API = "answers through TensorFlow's C API"
+IN_PYTHON = "answers the same in a process of TensorFlow and TensorFlow Text alone"
+SCANNED = "saved_model_cli scan finds no operation it warns of"
 
-if TYPE_CHECKING:
-    from tf_finetune.evaluation.classifier import Classifier
-
-# The last of the texts asked hold the long one, on either side of a pair.
-LONG = 2
-
-TOLERANCE = 1e-4  # of a probability, between two float32 programs that sum in different orders
-
-
-@dataclasses.dataclass(frozen=True)
-class Check:
-    """One promise and whether it was kept."""
-
-    promise: str
-    kept: bool
-    detail: str
+# The last of HOSTILE_TEXTS hold the long one, on either side of a pair.
+SHORT, LONG = slice(0, -2), slice(-2, None)
+FIRST = slice(0, 1)
 
 
-def verify(saved_model: Path, classifier: "Classifier", *, pairs: bool = False) -> list[Check]:
-    """Asks the export and its checkpoint the same questions.
+def verify(saved_model: Path, task: Task, hostile: Questions, test: Questions | None = None) -> list[Check]:
+    """Asks the export what its checkpoint answered, and stops where there is nothing left to ask.
 
     Args:
         saved_model: one version of an export.
-        classifier: the checkpoint it was made from, float32.
-        pairs: whether a text comes with a second one.
+        task: what kind of answers it gives.
+        hostile: HOSTILE_TEXTS, answered by the checkpoint.
+        test: more texts, such as the test split.
 
     Raises:
         InputError: the folder is not a SavedModel.
     """
-    checks = [_signatures(saved_model, classifier.problem_type, pairs=pairs)]
-    if not checks[0].kept:
+    signatures = answers.signatures(saved_model, task)
+    checks = [_files(saved_model), signatures, served_ops.check(saved_model)]
+    if not signatures.kept:
         return checks
-    # Asked apart, because the one long text would have all the others padded to its length.
-    sides, names = hostile_texts(pairs), text_inputs(pairs)
-    groups = [[list(side[:-LONG]) for side in sides], [list(side[-LONG:]) for side in sides]]
-    requests = [("serving_default", dict(zip(names, group, strict=True))) for group in groups]
-    requests += [("tokens", _padded(*classifier.encode(*group))) for group in groups]
-    promise = "answers through TensorFlow's C API"
-    nothing = ("serving_default", {name: [] for name in names})
-    try:
-        *answers, from_nothing = run_in_c_api(saved_model, [*requests, nothing])
-    except RuntimeError as error:
-        return [*checks, Check(promise, False, str(error))]
-    logits = np.concatenate([classifier.logits(*group) for group in groups])
-    from_text, from_tokens = _joined(answers[:2]), _joined(answers[2:])
-    return [
-        *checks,
-        Check(promise, True, "in a process without Python TensorFlow"),
-        *_answers(from_text, from_tokens, logits, classifier),
-        _close("logits are the checkpoint's", from_tokens["logits"], logits),
-        _empty(from_nothing),
-    ]
+    recorded = warmup.read(saved_model)
+    asked = _requests(hostile, test) | {f"warmup {n}": request for n, request in enumerate(recorded or [])}
+    with concurrent.futures.ThreadPoolExecutor() as beside:
+        short = hostile.some(SHORT)
+        few = [("serving_default", short.texts), ("tokens", short.tokens)]
+        from_python = beside.submit(run_in_python, saved_model, few)
+        try:
+            replies = run_in_c_api(saved_model, list(asked.values()))
+        except RuntimeError as error:
+            return [*checks, Check(THROUGH_C_API, False, str(error))]
+        answered = dict(zip(asked, replies, strict=True))
+        checks.append(Check(THROUGH_C_API, True, f"{len(asked)} requests, no Python TensorFlow in the process"))
+        checks += _as_the_checkpoint(answered, hostile, test, task)
+        checks += [
+            warmup.check(recorded, [answer for name, answer in answered.items() if name.startswith("warmup")]),
+            clients.check_rest(answered["texts"], answered),
+            clients.check_grpc(answered["texts"]),
+        ]
+        return [*checks, *_in_python(from_python, answered)]
 
 
-def _answers(from_text: dict, from_tokens: dict, logits: np.ndarray, classifier: "Classifier") -> list[Check]:
-    """What suits the kind of labels."""
-    if classifier.problem_type is ProblemType.REGRESSION:
-        return [_close("raw text answers as the checkpoint does", from_text["score"], logits[:, 0])]
-    probabilities = probabilities_of(logits, classifier.problem_type)
-    checks = [
-        _close("raw text answers as the checkpoint does", from_text["probabilities"], probabilities),
-        _close("tokens answer as the checkpoint does", from_tokens["probabilities"], probabilities),
-    ]
-    if classifier.problem_type is ProblemType.MULTI_LABEL_CLASSIFICATION:
-        return [*checks, _several_labels(from_text["labels"], probabilities, classifier.label_names)]
-    return [
-        *checks,
-        _labels(from_text["label"], probabilities, classifier.label_names),
-        _close("score is the label's probability", from_text["score"], from_text["probabilities"].max(axis=-1)),
-    ]
-
-
-def _empty(answer: dict[str, np.ndarray | list[str]]) -> Check:
-    sizes = {name: len(value) for name, value in answer.items()}
-    return Check("an empty batch gets an empty answer", not any(sizes.values()), f"sizes {sizes}")
-
-
-def _several_labels(got: list[str], probabilities: np.ndarray, label_names: tuple[str, ...]) -> Check:
-    """A class whose probability is within the tolerance of the threshold may be answered or not."""
-    answered = np.array(got).reshape(probabilities.shape) == np.array(label_names)
-    sure = np.abs(probabilities - THRESHOLD) > TOLERANCE
-    right = (answered == (probabilities >= THRESHOLD))[sure]
-    return Check("labels are the checkpoint's", bool(right.all()), f"{right.sum()} of {right.size} equal")
-
-
-def _labels(got: list[str], probabilities: np.ndarray, label_names: tuple[str, ...]) -> Check:
-    """A text whose best two labels are within the tolerance may get either."""
-    near = probabilities >= probabilities.max(axis=-1, keepdims=True) - 2 * TOLERANCE
-    right = [label in np.array(label_names)[row] for label, row in zip(got, near, strict=True)]
-    return Check("labels are the checkpoint's", all(right), f"{sum(right)} of {len(right)} equal")
-
-
-def _signatures(saved_model: Path, problem_type: ProblemType, *, pairs: bool) -> Check:
-    promise = "signatures are those promised, batch and length free"
-    signatures = signature_tensors(saved_model)
-    token = {"input_ids", "attention_mask", "token_type_ids"}
-    answers = set(outputs(problem_type))
-    wanted = {
-        "serving_default": (set(text_inputs(pairs)), answers, 1),
-        "tokens": (token, {"logits"} | (answers & {"probabilities"}), 2),
-    }
-    for name, (inputs, given, rank) in wanted.items():
-        found = signatures.get(name)
-        if found is None or set(found.inputs) != inputs or set(found.outputs) != given:
-            return Check(promise, False, f"{name} is missing or has other inputs or outputs")
-        if any(tensor.shape != (None,) * rank for tensor in found.inputs.values()):
-            return Check(promise, False, f"{name} has a fixed batch or length")
-    return Check(promise, True, ", ".join(wanted))
-
-
-def _joined(answers: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
-
-
-def _padded(token_ids: list[list[int]], first_lengths: list[int] | None) -> dict[str, list[list[int]]]:
-    longest = max(map(len, token_ids))
-    firsts = first_lengths or [len(ids) for ids in token_ids]
+def _requests(hostile: Questions, test: Questions | None) -> dict[str, warmup.Request]:
+    """Those of which an answer is known, by what they are."""
+    short, long, first = (hostile.some(rows) for rows in (SHORT, LONG, FIRST))
+    rest = {form: clients.through_rest(hostile, row=row) for form, row in clients.FORMS.items()}
     return {
-        "input_ids": [ids + [0] * (longest - len(ids)) for ids in token_ids],
-        "attention_mask": [[1] * len(ids) + [0] * (longest - len(ids)) for ids in token_ids],
-        "token_type_ids": [
-            [0] * first + [1] * (len(ids) - first) + [0] * (longest - len(ids))
-            for ids, first in zip(token_ids, firsts, strict=True)
-        ],
+        "texts": ("serving_default", hostile.texts),
+        "one text": ("serving_default", first.texts),
+        "no text": ("serving_default", dict.fromkeys(hostile.texts, ())),
+        "short texts": ("serving_default", short.texts),
+        "short tokens": ("tokens", short.tokens),
+        "long tokens": ("tokens", long.tokens),
+        **rest,
+        **({"test": ("serving_default", test.texts)} if test else {}),
     }
 
 
-def _close(promise: str, got: np.ndarray, expected: np.ndarray) -> Check:
-    if got.shape != expected.shape:
-        return Check(promise, False, f"shape {got.shape} where {expected.shape} was expected")
-    difference = float(np.abs(got - expected).max())
-    return Check(promise, difference <= TOLERANCE, f"largest difference {difference:.1e}")
+def _as_the_checkpoint(
+    answered: dict[str, Answer], hostile: Questions, test: Questions | None, task: Task
+) -> list[Check]:
+    short, long, first = (hostile.some(rows) for rows in (SHORT, LONG, FIRST))
+    checks = [
+        *answers.of_texts(answered["texts"], hostile, task),
+        *answers.of_texts(answered["one text"], first, task, what=", alone")[:1],
+        *answers.of_tokens(answered["short tokens"], short, task),
+        *answers.of_tokens(answered["long tokens"], long, task)[:1],
+        answers.empty(answered["no text"]),
+    ]
+    return checks + (answers.of_texts(answered["test"], test, task, what=f", {len(test)} more texts") if test else [])
+
+
+def _in_python(from_python: Future, answered: dict[str, Answer]) -> list[Check]:
+    try:
+        replies, scan = from_python.result()
+    except RuntimeError as error:
+        return [Check(IN_PYTHON, False, str(error))]
+    expected = answered["short texts"], answered["short tokens"]
+    checks = [answers.same(IN_PYTHON, one, other) for one, other in zip(expected, replies, strict=True)]
+    broken = [check for check in checks if not check.kept]
+    return [(broken or checks)[0], Check(SCANNED, "does not contain the default denylisted ops" in scan, scan[:80])]
+
+
+def _files(saved_model: Path) -> Check:
+    promise = "files are as they were exported"
+    try:
+        return Check(promise, True, f"{len(check_manifest(saved_model)['files'])} files, by their sha256")
+    except InputError as error:
+        return Check(promise, False, str(error))

@@ -14,6 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from tf_finetune.serving.answers import Check
+from tf_finetune.serving.questions import Questions
+from tf_finetune.serving.session import Answer
+
 RECORDS = Path("assets.extra") / "tf_serving_warmup_requests"
 
 Request = tuple[str, Mapping[str, Any]]  # the signature's name, and each input's value by its key
@@ -38,24 +42,42 @@ def write(saved_model: Path, requests: Iterable[Request]) -> None:
             writer.write(log.SerializeToString(deterministic=True))
 
 
-def read(saved_model: Path) -> list[tuple[str, dict[str, np.ndarray]]]:
-    """The requests as they were written, strings as bytes.
-
-    Raises:
-        tf.errors.OpError: the file is missing or damaged.
-        google.protobuf.message.DecodeError: a record holds no PredictionLog.
-    """
+def read(saved_model: Path) -> list[Request] | None:
+    """The requests as they were written, strings as bytes; None where the file is missing or damaged."""
     import tensorflow as tf
+    from google.protobuf.message import DecodeError
+    from tensorflow.core.framework.tensor_pb2 import TensorProto
 
     def inputs(request) -> dict[str, np.ndarray]:
         return {
-            name: tf.make_ndarray(tf.compat.v1.TensorProto.FromString(tensor))
+            name: tf.make_ndarray(TensorProto.FromString(tensor))
             for name, tensor in request.inputs.items()
         }
 
-    records = tf.data.TFRecordDataset(str(saved_model / RECORDS)).as_numpy_iterator()
-    requests = [_prediction_log().FromString(record).predict_log.request for record in records]
-    return [(request.model_spec.signature_name, inputs(request)) for request in requests]
+    try:
+        records = list(tf.data.TFRecordDataset(str(saved_model / RECORDS)).as_numpy_iterator())
+        logs = [_prediction_log().FromString(record).predict_log.request for record in records]
+        return [(request.model_spec.signature_name, inputs(request)) for request in logs]
+    except (tf.errors.OpError, DecodeError, ValueError, TypeError):
+        return None
+
+
+def requests(asked: Questions) -> list[Request]:
+    """What warms up each signature: one short text, one long one, and both among others."""
+    ends = asked.some(slice(0, 1)), asked.some(slice(-1, None)), asked
+    return [request for some in ends for request in (("serving_default", some.texts), ("tokens", some.tokens))]
+
+
+def check(recorded: list[Request] | None, answered: list[Answer]) -> Check:
+    """Whether the records could be read and were answered, for every signature."""
+    promise = "warmup requests are answered"
+    if not recorded:
+        return Check(promise, False, f"{RECORDS} is missing, damaged or empty")
+    for (signature, inputs), answer in zip(recorded, answered, strict=True):
+        sizes = {len(value) for value in (*inputs.values(), *answer.values())}
+        if len(sizes) > 1:
+            return Check(promise, False, f"a request to {signature} got an answer of another batch")
+    return Check(promise, True, f"{len(recorded)} requests to {', '.join(sorted({name for name, _ in recorded}))}")
 
 
 @functools.cache
