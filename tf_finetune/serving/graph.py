@@ -45,7 +45,8 @@ def text_signature(classifier: "Classifier", tokenizer: "InGraphTokenizer", *, p
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name) for name in text_inputs(pairs)])
     def serving_default(*texts):
         ids, type_ids = tokenizer.encode_pairs(*texts) if pairs else (tokenizer(*texts), None)
-        return _answer(logits_by_length(classifier, ids, type_ids), classifier)
+        logits = logits_by_length(classifier.model, ids, type_ids, num_labels=len(classifier.label_names))
+        return _answer(logits, classifier)
 
     return serving_default
 
@@ -65,7 +66,12 @@ def token_signature(classifier: "Classifier") -> Callable:
 
 
 def logits_by_length(
-    classifier: "Classifier", ids: "tf.RaggedTensor", type_ids: "tf.RaggedTensor | None", *, tokens: int = GROUP_TOKENS
+    model: Callable,
+    ids: "tf.RaggedTensor",
+    type_ids: "tf.RaggedTensor | None",
+    *,
+    num_labels: int,
+    tokens: int = GROUP_TOKENS,
 ) -> "tf.Tensor":
     """Logits float32 (texts, num_labels), in the order of the texts.
 
@@ -73,9 +79,10 @@ def logits_by_length(
     mixed lengths hardly a token computed is padding.
 
     Args:
-        classifier: whose model answers.
+        model: a TFBertForSequenceClassification.
         ids: int32 (texts, tokens), none empty.
         type_ids: of the same shape; None means all 0.
+        num_labels: of the model.
         tokens: computed at once at most, padding included, and one text at least.
     """
     import tensorflow as tf
@@ -94,10 +101,10 @@ def logits_by_length(
         inputs = {"input_ids": tf.gather(ids.flat_values, place) * mask, "attention_mask": mask}
         if type_ids is not None:
             inputs["token_type_ids"] = tf.gather(type_ids.flat_values, place) * mask
-        answered = classifier.model(inputs, training=False)
+        answered = model(inputs, training=False)
         return first + tf.shape(answered)[0], tf.tensor_scatter_nd_update(logits, order[rows, tf.newaxis], answered)
 
-    none_yet = tf.zeros([texts, len(classifier.label_names)])
+    none_yet = tf.zeros([texts, num_labels])
     _, logits = tf.while_loop(lambda first, _: first < texts, group, (0, none_yet), parallel_iterations=1)
     return logits
 
