@@ -3,12 +3,16 @@
 import shutil
 from pathlib import Path
 
+from tf_finetune.commands.description import export_card
 from tf_finetune.commands.restore import load_classifier, trained_run
 from tf_finetune.commands.verify import SOURCE, print_checks
 from tf_finetune.config import ExperimentConfig
 from tf_finetune.serving import verification
 from tf_finetune.serving.export import check_platform, save_model, versions
+from tf_finetune.serving.server_files import write_server_files
 from tf_finetune.workdir import MANIFEST, Workdir, published_folder
+
+CARD = "assets.extra/README.md"
 
 
 def export(workdir: str | Path, config: ExperimentConfig | None = None) -> Path:
@@ -28,13 +32,18 @@ def export(workdir: str | Path, config: ExperimentConfig | None = None) -> Path:
     check_platform("export")
     checkpoint, config = trained_run("export", workdir, config)
     classifier, pairs = load_classifier(checkpoint, config), bool(config.data.text_pair_column)
-    folder = Workdir(workdir).export
+    run = Workdir(workdir)
+    folder = run.export
     target = folder / str(max(versions(folder), default=0) + 1)
     with published_folder(target) as aside:
         save_model(classifier, aside, pairs=pairs)
         (aside / SOURCE).parent.mkdir()
         shutil.copyfile(checkpoint / MANIFEST, aside / SOURCE)
+        card = export_card(run, config, checkpoint, version=target.name)
+        (aside / CARD).write_text(card, encoding="utf-8")
         if config.export.verify:
             print_checks(verification.verify(aside, classifier, pairs=pairs))
+    write_server_files(folder, run.path.resolve().name, classifier, pairs=pairs)
     print(f"exported to {target}")
+    print(f"how to serve it: {folder / 'README.md'}")
     return target
