@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tf_finetune.serving.server_files import MODELS
+from tf_finetune.serving.server_readme import IMAGE
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -95,8 +98,9 @@ def test_the_rest_is_docker_and_curl_and_fits_the_signature():
     rest = [shlex.split(c) for c in COMMANDS if not c.startswith(("tf-finetune", "make "))]
     assert [words[0] for words in rest] == ["docker", "curl"]
     docker, curl = rest
-    assert "$PWD/runs/tickets/export:/models/tickets" in docker
-    assert "MODEL_NAME=tickets" in docker
+    assert "$PWD/runs/tickets/export:/models/tickets:ro" in docker
+    assert IMAGE in docker
+    assert f"--model_config_file=/models/tickets/{MODELS}" in docker
     assert curl[-1].endswith(":8501/v1/models/tickets:predict")
     instances = json.loads(curl[curl.index("-d") + 1])["instances"]
     assert all(isinstance(text, str) for text in instances)  # one input, so an instance is its value

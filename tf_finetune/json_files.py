@@ -1,4 +1,4 @@
-"""JSON files, read with their faults named and written whole."""
+"""JSON files, read with their faults named and written whole, as any small text file is."""
 
 import json
 import os
@@ -32,10 +32,14 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def write(path: Path, content: Any, *, allow_nan: bool = False) -> None:
+    """Writes the file whole, see `write_text`."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=allow_nan) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
     """Writes the file whole: aside first, then renamed over the old one. A process that is killed meanwhile leaves
     `.NAME.PROCESS` behind."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=allow_nan) + "\n"
     try:
         with aside.open("w", encoding="utf-8") as file:
             file.write(text)

@@ -11,6 +11,8 @@ import sys
 import numpy as np
 import pytest
 
+from tf_finetune.serving.export import versions
+
 PHRASES = {
     "billing": ("please refund my invoice", "I was charged twice on my card", "the payment failed again"),
     "praise": ("I love this product", "the support team is great", "a very happy customer writes"),
@@ -29,6 +31,10 @@ def tf_finetune(*arguments, stdin=None, **environment):
 
 def best_checkpoint(workdir):
     return workdir / "checkpoints" / json.loads((workdir / "best.json").read_text())["checkpoint"]
+
+
+def newest_export(workdir):
+    return workdir / "export" / str(max(versions(workdir / "export")))
 
 
 def json_lines(text):
@@ -159,7 +165,8 @@ def test_a_second_export_is_version_2(exported):
     workdir, _ = exported
     result = tf_finetune("export", f"--workdir={workdir}", "--config.export.verify=false")
     assert result.returncode == 0, result.stderr
-    assert sorted(path.name for path in (workdir / "export").iterdir()) == ["1", "2"]
+    files = ["README.md", "batching.config", "models.config", "monitoring.config"]
+    assert sorted(path.name for path in (workdir / "export").iterdir()) == ["1", "2", *files]
 
 
 def test_verify_is_green_on_the_export_and_red_on_flipped_weights(exported, tmp_path):
@@ -167,8 +174,7 @@ def test_verify_is_green_on_the_export_and_red_on_flipped_weights(exported, tmp_
     copy = tmp_path / "workdir"
     shutil.copytree(workdir, copy)
     assert tf_finetune("verify", f"--workdir={copy}").returncode == 0
-    newest = max((copy / "export").iterdir(), key=lambda path: int(path.name))
-    shard = next(newest.glob("variables/variables.data-*"))
+    shard = next(newest_export(copy).glob("variables/variables.data-*"))
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 0xFF
     shard.write_bytes(content)
@@ -191,9 +197,7 @@ def test_verify_is_red_on_swapped_labels(trained, tmp_path):
     from tf_finetune.workdir import write_manifest
 
     write_manifest(checkpoint)
-    shutil.copy(
-        checkpoint / "manifest.json", next((copy / "export").iterdir()) / "assets.extra" / "checkpoint_manifest.json"
-    )
+    shutil.copy(checkpoint / "manifest.json", newest_export(copy) / "assets.extra" / "checkpoint_manifest.json")
     result = tf_finetune("verify", f"--workdir={copy}")
     assert result.returncode == 1
     assert "BROKEN  labels are the checkpoint's" in result.stdout

@@ -2,6 +2,7 @@
 
 import json
 
+import export_readme
 import keras
 import numpy as np
 import pytest
@@ -46,9 +47,30 @@ def config_of(source, **data):
     return config
 
 
-def asked(workdir, inputs):
-    (answer,) = run_in_c_api(workdir / "export" / "1", [("serving_default", inputs)])
+def asked(workdir, inputs, signature="serving_default"):
+    (answer,) = run_in_c_api(workdir / "export" / "1", [(signature, inputs)])
     return answer
+
+
+def check_readme(workdir, keys):
+    """Asks the export what its README asks, by text and by tokens, and compares with the answers it shows."""
+    readme = (workdir / "export" / "README.md").read_text(encoding="utf-8")
+    row, _, tokens = (body for _, body in export_readme.requests(readme))
+    _, shown, *_ = (json.loads(block) for block in export_readme.blocks(readme, "json"))
+    signature, inputs = export_readme.inputs_of(row, keys)
+    served = asked(workdir, inputs, signature)
+    shown = shown["outputs"] if isinstance(shown["outputs"], dict) else {"score": shown["outputs"]}
+    assert shown.keys() == served.keys()
+    for key, values in shown.items():
+        if key in ("label", "labels"):
+            assert np.ravel(values).tolist() == np.ravel(served[key]).tolist()
+        else:
+            np.testing.assert_allclose(served[key], values, atol=1e-4)
+    by_tokens = asked(workdir, tokens["inputs"], tokens["signature_name"])
+    if "probabilities" in shown:
+        np.testing.assert_allclose(by_tokens["probabilities"], shown["probabilities"], atol=1e-4)
+    else:
+        np.testing.assert_allclose(by_tokens["logits"][:, 0], shown["score"], atol=1e-4)
 
 
 class TestPairs:
@@ -79,6 +101,14 @@ class TestPairs:
         served = asked(workdir, {"text": ["a good film"], "text_pair": ["[SEP] bad music"]})
         assert served["label"] == [answer["label"]]
         np.testing.assert_allclose(served["score"], [answer["score"]], atol=1e-5)
+
+    def test_export_answers_as_its_readme_says(self, workdir):
+        check_readme(workdir, ["text", "text_pair"])
+
+    def test_export_carries_its_card(self, workdir):
+        card = (workdir / "export" / "1" / "assets.extra" / "README.md").read_text(encoding="utf-8")
+        assert card.startswith("# run, version 1\n\nA BERT classifier of pairs of texts")
+        assert "- labels: other, same\n" in card
 
     def test_evaluate(self, workdir, capsys):
         results = evaluate(workdir)
@@ -120,6 +150,9 @@ class TestSeveralLabels:
         assert [[name for name in row if name] for row in named] == [answer["labels"] for answer in answers]
         expected = [list(answer["probabilities"].values()) for answer in answers]
         np.testing.assert_allclose(served["probabilities"], expected, atol=1e-5)
+
+    def test_export_answers_as_its_readme_says(self, workdir):
+        check_readme(workdir, ["text"])
 
     def test_evaluate_counts_by_label(self, workdir, capsys):
         results = evaluate(workdir)
@@ -170,6 +203,9 @@ class TestNumbers:
         served = asked(workdir, {"text": ["good good good", "bad"]})
         assert set(served) == {"score"}
         np.testing.assert_allclose(served["score"], [answer["score"] for answer in answers], atol=1e-5)
+
+    def test_export_answers_as_its_readme_says(self, workdir):
+        check_readme(workdir, ["text"])
 
     def test_evaluate(self, workdir, capsys):
         results = evaluate(workdir)

@@ -10,8 +10,11 @@ from tf_finetune.serving import rest
 
 class TestRequest:
     def test_row_of_one_input_has_no_names(self):
-        body = rest.request_body({"text": ["a", "b"]}, signature="serving_default", row=True)
-        assert json.loads(body) == {"signature_name": "serving_default", "instances": ["a", "b"]}
+        assert json.loads(rest.request_body({"text": ["a", "b"]}, row=True)) == {"instances": ["a", "b"]}
+
+    def test_another_signature_is_named(self):
+        body = rest.request_body({"text": ["a", "b"]}, signature="tokens", row=True)
+        assert json.loads(body) == {"signature_name": "tokens", "instances": ["a", "b"]}
 
     def test_row_of_several_inputs(self):
         body = rest.request_body({"text": ["a"], "text_pair": ["b"]}, signature="s", row=True)

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+from tf_finetune.commands.description import export_card
 from tf_finetune.commands.restore import load_classifier, trained_run
 from tf_finetune.commands.verify import questions_of_test_split, verified
 from tf_finetune.config import ExperimentConfig
 from tf_finetune.serving.export import check_platform, describe, save_model, versions
 from tf_finetune.serving.questions import Questions, Task, hostile_texts
+from tf_finetune.serving.server_files import write_server_files
 from tf_finetune.workdir import Workdir, published_folder, read_manifest
 
 
@@ -29,12 +31,15 @@ def export(workdir: str | Path, config: ExperimentConfig | None = None) -> Path:
     manifest = read_manifest(checkpoint)
     classifier, pairs = load_classifier(checkpoint, config), bool(config.data.text_pair_column)
     task, hostile = Task.of(classifier, pairs=pairs), Questions.of(classifier, hostile_texts(pairs))
-    folder = Workdir(workdir).export
-    target = folder / str(max(versions(folder), default=0) + 1)
+    run = Workdir(workdir)
+    target = run.export / str(max(versions(run.export), default=0) + 1)
     with published_folder(target) as aside:
         save_model(classifier, aside, pairs=pairs)
-        describe(aside, task, hostile, checkpoint=manifest)
+        card = export_card(run, config, checkpoint, version=target.name)
+        describe(aside, task, hostile, card=card, checkpoint=manifest)
         if config.export.verify:
-            verified(aside, task, hostile, questions_of_test_split(classifier, config, checkpoint, Workdir(workdir)))
+            verified(aside, task, hostile, questions_of_test_split(classifier, config, checkpoint, run))
+    write_server_files(run.export, run.path.resolve().name, classifier, pairs=pairs)
     print(f"exported to {target}")
+    print(f"how to serve it: {run.export / 'README.md'}")
     return target

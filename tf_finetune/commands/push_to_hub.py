@@ -1,27 +1,21 @@
 """`tf-finetune push-to-hub`: the best checkpoint and a model card, as a repository on the Hugging Face hub."""
 
-import json
-import re
 from pathlib import Path
 from typing import Any
 
 from tf_finetune import hub, settings
-from tf_finetune.config import ExperimentConfig, Truncation
+from tf_finetune.commands.description import (
+    METRICS,
+    base_model,
+    data_name,
+    description,
+    evaluation_of,
+    label_names,
+    measured,
+)
+from tf_finetune.config import ExperimentConfig
 from tf_finetune.errors import InputError
 from tf_finetune.workdir import Workdir
-
-# Names of the metrics in evaluation.json -> those the hub shows.
-# Those that the kind of labels has are in the card.
-METRICS = {
-    "accuracy": "Accuracy",
-    "precision": "Precision",
-    "recall": "Recall",
-    "f1": "F1",
-    "roc_auc": "ROC AUC",
-    "pearson": "Pearson correlation",
-    "spearman": "Spearman correlation",
-    "mean_absolute_error": "Mean absolute error",
-}
 
 CARD = """\
 ---
@@ -30,13 +24,7 @@ CARD = """\
 
 # {name}
 
-A BERT classifier of {kind}, fine-tuned with tf_finetune (TensorFlow and Keras 3).
-
-- labels: {labels}
-- trained on: {data}
-- started from: {base}
-- texts: at most {max_length} tokens, [CLS] and [SEP] included; of longer ones {kept} is kept
-{results}
+{description}
 ## Use
 
 With PyTorch:
@@ -87,7 +75,7 @@ def push_to_hub(workdir: str | Path, repo_id: str, *, private: bool = False) -> 
         raise InputError("not a name on the hub", where="--repo", expected="OWNER/NAME", got=repo_id)
     if get_token() is None:
         raise InputError("no token for the hub", where=repo_id, expected=hub.LOG_IN)
-    card = model_card(repo_id, config, _labels(folder), _evaluation(run))
+    card = model_card(repo_id, config, label_names(folder), evaluation_of(run))
     _create(repo_id, private=private)
     weights = hub.weight_files([path.name for path in folder.iterdir()])
     files = [folder / name for name in ("config.json", *hub.TOKENIZER, *weights) if (folder / name).is_file()]
@@ -124,35 +112,25 @@ def model_card(repo_id: str, config: ExperimentConfig, labels: list[str], evalua
     """
     from huggingface_hub import ModelCardData
 
-    base, (data, dataset) = _base_model(config.model.checkpoint), _data(config.data.source)
+    _, dataset = data_name(config.data.source)
     name = repo_id.partition("/")[2]
     metadata = ModelCardData(
         library_name="transformers",
         pipeline_tag="text-classification",
-        base_model=base,
+        base_model=base_model(config.model.checkpoint),
         datasets=[dataset] if dataset else None,
-        metrics=_measured(evaluation) or None,
+        metrics=measured(evaluation) or None,
         model_name=name,
         eval_results=_eval_results(evaluation) or None,
     )
     pairs = bool(config.data.text_pair_column)
-    kept = {
-        Truncation.HEAD: "the start",
-        Truncation.TAIL: "the end",
-        Truncation.HEAD_TAIL: "the start (a quarter) and the end (the rest)",
-    }[config.data.truncation]
     return CARD.format(
         metadata=metadata.to_yaml(),
         name=name,
-        labels=", ".join(labels),
-        kind="pairs of texts" if pairs else "texts",
+        description=description(config, labels, evaluation),
         example='{"text": "...", "text_pair": "..."}' if pairs else '"..."',
         answered='["..."], ["..."]' if pairs else '["..."]',
-        data=data,
-        base=base or _last_part(config.model.checkpoint),
         max_length=config.data.max_length,
-        kept=kept,
-        results=_table(evaluation),
         repo_id=repo_id,
         truncation=config.data.truncation.name,
     )
@@ -163,7 +141,7 @@ def _eval_results(evaluation: dict[str, Any]) -> list:
 
     results = []
     for split, numbers in evaluation.items():
-        name, dataset = _data(numbers["source"])
+        name, dataset = data_name(numbers["source"])
         for metric, title in METRICS.items():
             if numbers.get(metric) is not None:
                 result = EvalResult(
@@ -177,52 +155,3 @@ def _eval_results(evaluation: dict[str, Any]) -> list:
                 )
                 results.append(result)
     return results
-
-
-def _measured(evaluation: dict[str, Any]) -> list[str]:
-    return [metric for metric in METRICS if any(metric in numbers for numbers in evaluation.values())]
-
-
-def _table(evaluation: dict[str, Any]) -> str:
-    if not evaluation:
-        return ""
-    metrics = _measured(evaluation)
-    titles = " | ".join(METRICS[metric] for metric in metrics)
-    lines = ["", f"| split | examples | {titles} |", "|---" * (len(metrics) + 2) + "|"]
-    for split, numbers in evaluation.items():
-        cells = ["-" if numbers.get(metric) is None else f"{numbers[metric]:.4f}" for metric in metrics]
-        lines.append(f"| {split} of {_data(numbers['source'])[0]} | {numbers['examples']} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-def _labels(checkpoint: Path) -> list[str]:
-    names = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))["id2label"]
-    return [names[index] for index in sorted(names, key=int)]
-
-
-def _evaluation(run: Workdir) -> dict[str, Any]:
-    return json.loads(run.evaluation.read_text(encoding="utf-8")) if run.evaluation.is_file() else {}
-
-
-def _base_model(checkpoint: str) -> str | None:
-    """The hub name that training started from; None for folders and packages."""
-    match = re.fullmatch(r"([\w.-]+/[\w.-]+|[\w.-]+(?=@))(@.+)?", checkpoint)
-    return match[1] if match else None
-
-
-def _data(source: str) -> tuple[str, str | None]:
-    """The data for a reader who has not this machine's folders, and its name on the hub if it has one."""
-    if source == "imdb":
-        return "stanfordnlp/imdb", "stanfordnlp/imdb"
-    if source.startswith("hub:"):
-        return source.removeprefix("hub:"), re.split("[:@]", source)[1]
-    if source == "reviews":
-        return "movie reviews (the sentences packaged with vaderSentiment)", None
-    if source.startswith("tfds:"):
-        return f"{source.removeprefix('tfds:')} of TensorFlow Datasets", None
-    return ", ".join(map(_last_part, source.split(","))), None
-
-
-def _last_part(path: str) -> str:
-    """A file's or folder's name without the folders of the machine it lies on; a package stays whole."""
-    return path if path.startswith("pypi:") else Path(path).name

@@ -16,7 +16,7 @@ GRPC = "answers travel as PredictResponse"
 
 def through_rest(asked: Questions, *, row: bool) -> tuple[str, dict[str, list]]:
     """The request that the server would run for the body a client sends."""
-    body = rest.request_body(asked.texts, signature="serving_default", row=row)
+    body = rest.request_body(asked.texts, row=row)
     return rest.inputs_of(body, list(asked.texts))
 
 

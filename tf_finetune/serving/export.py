@@ -15,6 +15,9 @@ from tf_finetune.workdir import MANIFEST, write_manifest
 if TYPE_CHECKING:
     from tf_finetune.evaluation.classifier import Classifier
 
+# What belongs to an export and not to its SavedModel: TensorFlow Serving reads nothing there but warmup requests.
+CARD = Path("assets.extra") / "README.md"
+
 
 def has_tensorflow_text() -> bool:
     """Whether tensorflow-text, whose ops tokenize inside an export, is installed."""
@@ -61,8 +64,8 @@ def save_model(classifier: "Classifier", folder: Path, *, pairs: bool = False) -
     tf.saved_model.save(module, str(folder), signatures=signatures)
 
 
-def describe(saved_model: Path, task: Task, hostile: Questions, *, checkpoint: dict[str, Any]) -> None:
-    """Adds what an export says of itself: warmup requests, and the manifest with all that `verify` needs anywhere.
+def describe(saved_model: Path, task: Task, hostile: Questions, *, card: str = "", checkpoint: dict[str, Any]) -> None:
+    """Adds what an export says of itself: warmup requests, its card, and the manifest with all that `verify` needs.
 
     The questions are ours, and none of the user's texts.
 
@@ -70,9 +73,11 @@ def describe(saved_model: Path, task: Task, hostile: Questions, *, checkpoint: d
         saved_model: whole but for this.
         task: what kind of answers it gives.
         hostile: answered by the checkpoint.
+        card: what the model is, in Markdown.
         checkpoint: the manifest of the checkpoint.
     """
     warmup.write(saved_model, warmup.requests(hostile))
+    (saved_model / CARD).write_text(card, encoding="utf-8")
     facts = {"task": task.to_json(), "questions": hostile.to_json(), "checkpoint": checkpoint["files"]}
     write_manifest(saved_model, **facts)
 

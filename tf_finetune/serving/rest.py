@@ -14,12 +14,15 @@ from typing import Any
 
 import numpy as np
 
+DEFAULT = "serving_default"  # the signature of a request that names none
 
-def request_body(inputs: Mapping[str, Any], *, signature: str, row: bool) -> str:
+
+def request_body(inputs: Mapping[str, Any], *, signature: str = DEFAULT, row: bool) -> str:
     """The body of a POST for inputs by key."""
+    named = {} if signature == DEFAULT else {"signature_name": signature}
     columns = {name: np.asarray(value, object).tolist() for name, value in inputs.items()}
     content = _rows(columns) if row else _unnamed(columns)
-    return json.dumps({"signature_name": signature, "instances" if row else "inputs": content}, ensure_ascii=False)
+    return json.dumps({**named, "instances" if row else "inputs": content}, ensure_ascii=False)
 
 
 def inputs_of(body: str, keys: list[str]) -> tuple[str, dict[str, list]]:
@@ -44,7 +47,7 @@ def inputs_of(body: str, keys: list[str]) -> tuple[str, dict[str, list]]:
         inputs = _named(content, keys)
     if inputs.keys() != set(keys):
         raise ValueError(f"expected the inputs {', '.join(sorted(keys))}, got {', '.join(sorted(inputs))}")
-    return request.get("signature_name", "serving_default"), {name: _decoded(value) for name, value in inputs.items()}
+    return request.get("signature_name", DEFAULT), {name: _decoded(value) for name, value in inputs.items()}
 
 
 def response_body(outputs: Mapping[str, Any], *, row: bool) -> str:

@@ -49,10 +49,7 @@ def read(saved_model: Path) -> list[Request] | None:
     from tensorflow.core.framework.tensor_pb2 import TensorProto
 
     def inputs(request) -> dict[str, np.ndarray]:
-        return {
-            name: tf.make_ndarray(TensorProto.FromString(tensor))
-            for name, tensor in request.inputs.items()
-        }
+        return {name: tf.make_ndarray(TensorProto.FromString(tensor)) for name, tensor in request.inputs.items()}
 
     try:
         records = list(tf.data.TFRecordDataset(str(saved_model / RECORDS)).as_numpy_iterator())
