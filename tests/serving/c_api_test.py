@@ -174,7 +174,7 @@ def test_a_run_that_fails_is_one_error_line(saved_model, outputs, message):
     run = {"inputs": {"serving_default_text:0": {"dtype": "string", "value": TEXTS}}, "outputs": outputs}
     request = {**session._libraries(), "saved_model": str(saved_model), "runs": [run]}
     with pytest.raises(RuntimeError, match=message):
-        session._ask(request, timeout=60)
+        session._ask(session.C_API, request, timeout=60)
 
 
 def test_runs_free_what_they_allocate(saved_model):

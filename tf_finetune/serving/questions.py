@@ -34,6 +34,23 @@ def hostile_texts(pairs: bool) -> tuple[tuple[str, ...], ...]:
     return (HOSTILE_TEXTS, HOSTILE_TEXTS[1:] + HOSTILE_TEXTS[:1]) if pairs else (HOSTILE_TEXTS,)
 
 
+def token_inputs(token_ids: list[list[int]], first_lengths: list[int] | None) -> dict[str, np.ndarray]:
+    """TOKEN_INPUTS by name, int32 (texts, longest), padded with 0.
+
+    Args:
+        token_ids: of each text or pair.
+        first_lengths: of pairs, how many of the tokens are of type 0.
+    """
+    lengths = np.array([len(ids) for ids in token_ids])
+    firsts = lengths if first_lengths is None else np.array(first_lengths)
+    places = np.arange(lengths.max())
+    mask = places < lengths[:, np.newaxis]
+    input_ids = np.zeros(mask.shape, np.int32)
+    input_ids[mask] = np.concatenate(token_ids)
+    type_ids = mask & (places >= firsts[:, np.newaxis])
+    return dict(zip(TOKEN_INPUTS, (input_ids, mask.astype(np.int32), type_ids.astype(np.int32)), strict=True))
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Questions:
     """Texts, their tokens and the checkpoint's answers.
@@ -76,15 +93,8 @@ class Questions:
 
     @property
     def tokens(self) -> dict[str, np.ndarray]:
-        """The inputs of `tokens`, int32 (texts, longest), padded with 0."""
-        lengths = np.array([len(ids) for ids in self.token_ids])
-        firsts = lengths if self.first_lengths is None else np.array(self.first_lengths)
-        places = np.arange(lengths.max())
-        mask = places < lengths[:, np.newaxis]
-        input_ids = np.zeros(mask.shape, np.int32)
-        input_ids[mask] = np.concatenate(self.token_ids)
-        type_ids = mask & (places >= firsts[:, np.newaxis])
-        return dict(zip(TOKEN_INPUTS, (input_ids, mask.astype(np.int32), type_ids.astype(np.int32)), strict=True))
+        """The inputs of `tokens`."""
+        return token_inputs(self.token_ids, self.first_lengths)
 
     def some(self, rows: slice) -> "Questions":
         """A few of them."""

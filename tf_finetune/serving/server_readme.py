@@ -9,7 +9,7 @@ from tf_finetune.config import ProblemType
 from tf_finetune.evaluation.metrics import THRESHOLD
 from tf_finetune.serving import rest
 from tf_finetune.serving.graph import text_inputs
-from tf_finetune.serving.questions import Questions
+from tf_finetune.serving.questions import token_inputs
 
 if TYPE_CHECKING:
     from tf_finetune.evaluation.classifier import Classifier
@@ -147,7 +147,7 @@ def server_readme(name: str, classifier: "Classifier", *, pairs: bool) -> str:
         pairs: whether a text comes with a second one.
     """
     inputs = dict(zip(text_inputs(pairs), (EXAMPLES, EXAMPLES[::-1]), strict=False))
-    asked = Questions.of(classifier, tuple(inputs.values()))
+    tokens = token_inputs(*classifier.encode(*inputs.values()))
     answers = _served(classifier, list(inputs.values()))
     is_regression = classifier.problem_type is ProblemType.REGRESSION
     grpc_inputs = [
@@ -161,7 +161,7 @@ def server_readme(name: str, classifier: "Classifier", *, pairs: bool) -> str:
         columns=shlex.quote(rest.request_body(inputs, row=False)),
         columns_answer=rest.response_body(answers, row=False),
         meaning=_meaning(classifier),
-        tokens=shlex.quote(rest.request_body(asked.tokens, signature="tokens", row=False)),
+        tokens=shlex.quote(rest.request_body(tokens, signature="tokens", row=False)),
         token_outputs="`logits`" if is_regression else "`logits` and `probabilities`",
         max_length=classifier.max_length,
         grpc_inputs="\n".join(grpc_inputs),
