@@ -71,6 +71,21 @@ MINE = [*TRAIN, "--config=my_data:mine.csv"]
         ),
         ([*MINE, "--confg=x"], "Unknown command line flag 'confg'. Did you mean: config"),
         ([*MINE, "--input=x"], "--input is a flag of predict, got train"),
+        ([*MINE, "--saved_model=x"], "--saved_model is a flag of predict and verify, got train"),
+        (["verify"], "no working directory, expected --workdir=DIR or --saved_model=DIR"),
+        (
+            ["verify", "--workdir=run", "--saved_model=x"],
+            "no trained model, in run, expected a workdir that `tf-finetune train` filled",
+        ),
+        (
+            ["verify", "--workdir=run", "--saved_model=x", "--config=smoke"],
+            "two models, expected --workdir=DIR or --saved_model=DIR, not both",
+        ),
+        (
+            ["predict", "--saved_model=x", "--config.train.eval_batch_size=8", "text"],
+            "an export has no config to change, in predict --saved_model, got --config.train.eval_batch_size",
+        ),
+        (["verify", "--saved_model=x"], "no export, in x, expected a version that `tf-finetune export` wrote"),
         ([*MINE, "text"], "train takes flags only, got 'text'"),
         (["evaluate", "--workdir=run"], "no trained model, in run, expected a workdir that `tf-finetune train` filled"),
         (

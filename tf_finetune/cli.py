@@ -159,12 +159,13 @@ def _define_flags(argv: list[str]) -> flags.FlagValues:
 
 
 def _check_flags(command: str, values: flags.FlagValues, positional: list[str]) -> None:
+    takes_export = command in FLAG_OWNERS["saved_model"]
     if command == "check-data":
         _check_data_flags(values)
-    elif values.saved_model and values.workdir:
-        raise InputError("two models", expected="--workdir=DIR or --saved_model=DIR, not both", got="both")
-    elif not values.workdir and not (command in FLAG_OWNERS["saved_model"] and values.saved_model):
-        other = " or --saved_model=DIR" if command in FLAG_OWNERS["saved_model"] else ""
+    elif takes_export and values.saved_model:
+        _check_export_flags(command, values)
+    elif not values.workdir:
+        other = " or --saved_model=DIR" if takes_export else ""
         raise InputError("no working directory", expected=f"--workdir=DIR{other}")
     if command == "train" and not values["config"].present:
         raise InputError("nothing to train", expected="--config=NAME_OR_FILE, such as --config=reviews_minilm")
@@ -183,6 +184,17 @@ def _check_flags(command: str, values: flags.FlagValues, positional: list[str]) 
             raise InputError(f"{field} is a column of --input", expected=expected, got=values.input)
     if positional and values.input is not None:
         raise InputError("texts came twice", expected="arguments or --input, not both")
+
+
+def _check_export_flags(command: str, values: flags.FlagValues) -> None:
+    """An export has no config; what is left to say is which columns of --input are texts."""
+    if values.workdir:
+        raise InputError("two models", expected="--workdir=DIR or --saved_model=DIR, not both", got="both")
+    fields = [f"config.{name}" for name, _ in settings.fields(ExperimentConfig())]
+    can_act = ("config.data.text_column", "config.data.text_pair_column") if command == "predict" else ()
+    given = ["config"] if values["config"].present else [name for name in fields if name in values]
+    if beside := [name for name in given if name not in can_act]:
+        raise InputError(f"an export has no config to change, in {command} --saved_model", got=f"--{beside[0]}")
 
 
 def _check_data_flags(values: flags.FlagValues) -> None:

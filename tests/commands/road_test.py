@@ -190,17 +190,75 @@ def test_verify_is_red_on_swapped_labels(trained, tmp_path):
     copy = tmp_path / "workdir"
     shutil.copytree(workdir, copy)
     assert tf_finetune("export", f"--workdir={copy}").returncode == 0
-    checkpoint = best_checkpoint(copy)
+    checkpoint, version = best_checkpoint(copy), copy / "export" / "1"
     config = json.loads((checkpoint / "config.json").read_text())
     config["id2label"] = {"0": "praise", "1": "billing", "2": "technical"}
     (checkpoint / "config.json").write_text(json.dumps(config))
     from tf_finetune.workdir import write_manifest
 
     write_manifest(checkpoint)
-    shutil.copy(checkpoint / "manifest.json", newest_export(copy) / "assets.extra" / "checkpoint_manifest.json")
+    kept = json.loads((version / "manifest.json").read_text())
+    kept["checkpoint"] = json.loads((checkpoint / "manifest.json").read_text())["files"]
+    (version / "manifest.json").write_text(json.dumps(kept))
     result = tf_finetune("verify", f"--workdir={copy}")
     assert result.returncode == 1
     assert "BROKEN  labels are the checkpoint's" in result.stdout
+    assert result.stderr.startswith("error: the export broke a promise: labels are the checkpoint's")
+
+
+def test_verify_refuses_an_export_of_another_checkpoint(exported, tmp_path):
+    copy = shutil.copytree(exported[0], tmp_path / "workdir")
+    path = copy / "export" / "1" / "manifest.json"
+    shutil.rmtree(copy / "export" / "2", ignore_errors=True)
+    kept = json.loads(path.read_text())
+    path.write_text(json.dumps(kept | {"checkpoint": {}}))
+    result = tf_finetune("verify", f"--workdir={copy}")
+    assert result.returncode == 2
+    assert "the newest export was made from another checkpoint" in result.stderr
+
+
+class TestAnExportAlone:
+    """An export that was copied somewhere, without the run it came from."""
+
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def copied(exported, tmp_path_factory):
+        return shutil.copytree(exported[0] / "export" / "1", tmp_path_factory.mktemp("somewhere") / "model" / "7")
+
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def expected(exported):
+        return json_lines(tf_finetune("predict", f"--workdir={exported[0]}", *TEXTS, "").stdout)
+
+    def test_it_predicts_what_the_workdir_does(self, copied, expected):
+        for folder in (copied, copied.parent):
+            result = tf_finetune("predict", f"--saved_model={folder}", *TEXTS, "")
+            assert (result.returncode, result.stderr) == (0, "")
+            for answer, wanted in zip(json_lines(result.stdout), expected, strict=True):
+                assert list(answer) == list(wanted)
+                assert (answer["text"], answer["label"]) == (wanted["text"], wanted["label"])
+                assert answer["score"] == pytest.approx(wanted["score"], abs=1e-4)
+                assert answer["probabilities"] == pytest.approx(wanted["probabilities"], abs=1e-4)
+
+    def test_it_is_verified_by_the_answers_it_carries(self, copied):
+        result = tf_finetune("verify", f"--saved_model={copied}")
+        assert result.returncode == 0, result.stdout + result.stderr
+        assert "12 of 12 equal" in result.stdout
+        assert "saved_model_cli scan" in result.stdout
+
+    def test_what_is_no_export(self, tmp_path):
+        for command in (["verify"], ["predict", "hello"]):
+            result = tf_finetune(*command, f"--saved_model={tmp_path}")
+            assert result.returncode == 2
+            assert f"error: no export, in {tmp_path}" in result.stderr
+
+    def test_an_export_of_other_software(self, copied, tmp_path):
+        other = shutil.copytree(copied, tmp_path / "1")
+        (other / "manifest.json").unlink()
+        for command in (["verify"], ["predict", "hello"]):
+            result = tf_finetune(*command, f"--saved_model={other}")
+            assert result.returncode == 2
+            assert "error: not an export of this package" in result.stderr
 
 
 def test_another_run_in_the_workdir_is_refused(trained, table, columns):

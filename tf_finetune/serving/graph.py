@@ -58,6 +58,8 @@ def token_signature(classifier: "Classifier") -> Callable:
 
     @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32, name) for name in TOKEN_INPUTS])
     def tokens(input_ids, attention_mask, token_type_ids):
+        for other in (attention_mask, token_type_ids):  # one of length 1 would be taken for all tokens
+            tf.debugging.assert_equal(tf.shape(other), tf.shape(input_ids), "the inputs must have the same shape")
         logits = classifier.model(input_ids, attention_mask, token_type_ids, training=False)
         answer = _answer(logits, classifier)
         return {"logits": logits} | {name: answer[name] for name in answer if name == "probabilities"}

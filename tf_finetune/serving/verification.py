@@ -1,7 +1,5 @@
 """Does an export keep its promises? Asked where TensorFlow Serving would ask: outside of the process that made it."""
 
-import concurrent.futures
-from concurrent.futures import Future
 from pathlib import Path
 
 from tf_finetune.errors import InputError
@@ -38,23 +36,19 @@ def verify(saved_model: Path, task: Task, hostile: Questions, test: Questions | 
         return checks
     recorded = warmup.read(saved_model)
     asked = _requests(hostile, test) | {f"warmup {n}": request for n, request in enumerate(recorded or [])}
-    with concurrent.futures.ThreadPoolExecutor() as beside:
-        short = hostile.some(SHORT)
-        few = [("serving_default", short.texts), ("tokens", short.tokens)]
-        from_python = beside.submit(run_in_python, saved_model, few)
-        try:
-            replies = run_in_c_api(saved_model, list(asked.values()))
-        except RuntimeError as error:
-            return [*checks, Check(THROUGH_C_API, False, str(error))]
-        answered = dict(zip(asked, replies, strict=True))
-        checks.append(Check(THROUGH_C_API, True, f"{len(asked)} requests, no Python TensorFlow in the process"))
-        checks += _as_the_checkpoint(answered, hostile, test, task)
-        checks += [
-            warmup.check(recorded, [answer for name, answer in answered.items() if name.startswith("warmup")]),
-            clients.check_rest(answered["texts"], answered),
-            clients.check_grpc(answered["texts"]),
-        ]
-        return [*checks, *_in_python(from_python, answered)]
+    try:
+        answered = dict(zip(asked, run_in_c_api(saved_model, list(asked.values())), strict=True))
+    except RuntimeError as error:
+        return [*checks, Check(THROUGH_C_API, False, str(error))]
+    return [
+        *checks,
+        Check(THROUGH_C_API, True, f"{len(asked)} requests, no Python TensorFlow in the process"),
+        *_as_the_checkpoint(answered, hostile, test, task),
+        warmup.check(recorded, [answer for name, answer in answered.items() if name.startswith("warmup")]),
+        clients.check_rest(answered["texts"], answered),
+        clients.check_grpc(answered["texts"]),
+        *_in_python(saved_model, asked, answered),
+    ]
 
 
 def _requests(hostile: Questions, test: Questions | None) -> dict[str, warmup.Request]:
@@ -87,13 +81,13 @@ def _as_the_checkpoint(
     return checks + (answers.of_texts(answered["test"], test, task, what=f", {len(test)} more texts") if test else [])
 
 
-def _in_python(from_python: Future, answered: dict[str, Answer]) -> list[Check]:
+def _in_python(saved_model: Path, asked: dict[str, warmup.Request], answered: dict[str, Answer]) -> list[Check]:
+    again = ("short texts", "short tokens")
     try:
-        replies, scan = from_python.result()
+        replies, scan = run_in_python(saved_model, [asked[name] for name in again])
     except RuntimeError as error:
         return [Check(IN_PYTHON, False, str(error))]
-    expected = answered["short texts"], answered["short tokens"]
-    checks = [answers.same(IN_PYTHON, one, other) for one, other in zip(expected, replies, strict=True)]
+    checks = [answers.same(IN_PYTHON, answered[name], reply) for name, reply in zip(again, replies, strict=True)]
     broken = [check for check in checks if not check.kept]
     return [(broken or checks)[0], Check(SCANNED, "does not contain the default denylisted ops" in scan, scan[:80])]
 
