@@ -36,7 +36,7 @@ ALLOWED = {
     "data": GROUND | {"packages", "runtime", "readers", "checks"},
     "training": GROUND | {"workdir"},
     "evaluation": GROUND | {"runtime", "bert", "text", "data"},
-    "serving": GROUND | {"evaluation", "text"},
+    "serving": GROUND | {"bert", "evaluation", "text"},
     "commands": GROUND
     | {
         "hub",

@@ -137,6 +137,12 @@ class RuntimeConfig:
 class ExportConfig:
     # Check every export in fresh processes, through TensorFlow's C API, before it is published.
     verify: bool = True
+    # Write workdir/litert/N, too: a model.tflite with int8 weights, for phones and small machines (ai-edge-litert).
+    litert: bool = False
+    # Write workdir/onnx/N, too: model.onnx in float32 and model_int8.onnx (onnx, onnxruntime).
+    onnx: bool = False
+    # Examples of test (else of validation) on which these are compared with the checkpoint, drawn by seed; 0 means all.
+    compared_examples: int = 2000
 
 
 @dataclasses.dataclass(slots=True)

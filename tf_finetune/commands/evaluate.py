@@ -48,7 +48,7 @@ def evaluate(workdir: str | Path, config: ExperimentConfig | None = None) -> dic
         InputError: no trained model there, or data that cannot be read.
     """
     folder, config = trained_run("evaluate", workdir, config)
-    splits = _load_splits(config, folder, Workdir(workdir))
+    splits = load_splits(config, folder, Workdir(workdir))
     results = measure(load_classifier(folder, config), splits, source=config.data.source)
     json_files.write(Workdir(workdir).evaluation, results)
     return results
@@ -65,7 +65,7 @@ def measure(classifier: "Classifier", splits: dict[str, sources.Examples], *, so
     return results
 
 
-def _load_splits(config: ExperimentConfig, checkpoint: Path, run: Workdir) -> dict[str, sources.Examples]:
+def load_splits(config: ExperimentConfig, checkpoint: Path, run: Workdir) -> dict[str, sources.Examples]:
     """The splits to measure, labelled in the model's order."""
     options, trained = settings.source_options(config), settings.load_json(run.config)
     architecture = BertArchitecture.from_folder(checkpoint)

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+from tf_finetune.commands.other_forms import check_packages, write_other_forms
 from tf_finetune.commands.restore import load_classifier, trained_run
 from tf_finetune.commands.verify import SOURCE, print_checks
 from tf_finetune.config import ExperimentConfig
@@ -27,6 +28,7 @@ def export(workdir: str | Path, config: ExperimentConfig | None = None) -> Path:
     """
     check_platform("export")
     checkpoint, config = trained_run("export", workdir, config)
+    check_packages(config)
     classifier, pairs = load_classifier(checkpoint, config), bool(config.data.text_pair_column)
     folder = Workdir(workdir).export
     target = folder / str(max(versions(folder), default=0) + 1)
@@ -37,4 +39,5 @@ def export(workdir: str | Path, config: ExperimentConfig | None = None) -> Path:
         if config.export.verify:
             print_checks(verification.verify(aside, classifier, pairs=pairs))
     print(f"exported to {target}")
+    write_other_forms(workdir, config, checkpoint, classifier)
     return target

@@ -24,7 +24,7 @@ CHANGEABLE = {
         "train.eval_batch_size",
     ),
     "predict": ("data.text_column", "data.text_pair_column", "train.eval_batch_size"),
-    "export": ("export.verify",),
+    "export": ("export.verify", "export.litert", "export.onnx", "export.compared_examples"),
     "verify": (),
 }
 
