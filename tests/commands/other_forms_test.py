@@ -50,13 +50,14 @@ def folders(workdir):
     return sorted(str(path.relative_to(workdir)) for path in workdir.glob("*/*"))
 
 
-def test_export_writes_all_and_twice_gives_one_and_two(trained, capsys):
+def test_export_writes_all_and_twice_gives_one_and_two(trained, capfd):
     config = settings.load_json(trained / "config.json")
     config.export.litert = config.export.onnx = True
     for _ in range(2):
         export(trained, config)
     assert {"export/1", "export/2", "litert/1", "litert/2", "onnx/1", "onnx/2"} <= set(folders(trained))
-    said = capsys.readouterr()
+    said = capfd.readouterr()
+    assert said.err == ""
     assert "litert, compared with the checkpoint on" in said.out
     assert "examples of test" in said.out
     for name in ("model.tflite", "model.onnx", "model_int8.onnx"):
@@ -71,7 +72,7 @@ def test_a_folder_and_its_runtime_are_enough_for_an_answer(run, workdir):
         inputs = {name: np.int32(value) for name, value in tokenizer(TEXTS, padding=True, return_tensors="np").items()}
         for path in folder.glob("model*"):
             logits = (litert.litert_logits if path.suffix == ".tflite" else onnx_files.onnx_logits)(path)(inputs)
-            np.testing.assert_allclose(logits, classifier.logits(TEXTS), atol=0.02, err_msg=path.name)
+            np.testing.assert_allclose(logits, classifier.logits(TEXTS), atol=0.2, err_msg=path.name)
         content = json.loads((folder / "config.json").read_text())
         assert content["id2label"] == {"0": "neg", "1": "pos"}
         assert (folder / "checkpoint_manifest.json").read_bytes() == (checkpoint / "manifest.json").read_bytes()
@@ -79,10 +80,8 @@ def test_a_folder_and_its_runtime_are_enough_for_an_answer(run, workdir):
 
 def test_nothing_is_written_where_nothing_is_asked_for(run, workdir, trained):
     _, checkpoint, classifier = run
-    assert (
-        other_forms.write_other_forms(workdir, settings.load_json(trained / "config.json"), checkpoint, classifier)
-        == []
-    )
+    config = settings.load_json(trained / "config.json")
+    assert other_forms.write_other_forms(workdir, config, checkpoint, classifier) == []
     assert folders(workdir) == []
 
 

@@ -108,7 +108,9 @@ def _write_litert(folder: Path, classifier: "Classifier", compared: Callable) ->
     from tf_finetune.serving.litert import litert_logits, save_litert
 
     save_litert(classifier.model, folder / LITERT)
-    return [compared(folder / LITERT, litert_logits(folder / LITERT, num_threads=os.cpu_count()))]
+    with runtime.quietly():  # it announces that it uses its fast operations
+        logits = litert_logits(folder / LITERT, num_threads=os.cpu_count())
+    return [compared(folder / LITERT, logits)]
 
 
 def _write_onnx(folder: Path, classifier: "Classifier", compared: Callable) -> list[Comparison]:

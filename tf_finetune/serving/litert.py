@@ -52,5 +52,7 @@ def litert_logits(path: Path, *, num_threads: int | None = None) -> Callable[[di
     """Loads a file of `save_litert`; returns the function of the inputs by name that gives the logits."""
     from ai_edge_litert.interpreter import Interpreter
 
-    runner = Interpreter(str(path), num_threads=num_threads).get_signature_runner(SIGNATURE)
+    interpreter = Interpreter(str(path), num_threads=num_threads)
+    interpreter.allocate_tensors()
+    runner = interpreter.get_signature_runner(SIGNATURE)
     return lambda inputs: runner(**inputs)["logits"]

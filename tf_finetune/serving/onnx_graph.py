@@ -24,7 +24,7 @@ def bert_graph(model: "TFBertForSequenceClassification") -> "onnx.ModelProto":
     free, give `logits` float32 (batch, num_labels).
 
     Activations keep the shape (batch, length, hidden), and GELU is spelt out: onnxruntime then finds what it computes
-    in one pass when it loads the graph (bias with GELU, residual with LayerNorm).
+    in one pass when it loads the graph (bias with GELU, the product of queries and keys with its scale).
 
     Args:
         model: float32, built, without LoRA factors.
