@@ -36,7 +36,7 @@ ALLOWED = {
     "data": GROUND | {"packages", "runtime", "readers", "checks"},
     "training": GROUND | {"workdir"},
     "evaluation": GROUND | {"runtime", "bert", "text", "data"},
-    "serving": GROUND | {"workdir", "evaluation", "text"},
+    "serving": GROUND | {"workdir", "bert", "evaluation", "text"},
     "commands": GROUND
     | {
         "hub",

@@ -39,6 +39,7 @@ LIMITS = [
     ("train.keep_checkpoints", 0, 1),
     ("train.max_skipped_steps", -1, 0),
     ("train.log_every_steps", 0, 1),
+    ("export.compared_examples", -1, 0),
     ("runtime.seed", -1, 0),
     ("runtime.seed", 2**32, 2**32 - 1),
 ]

@@ -137,8 +137,13 @@ class RuntimeConfig:
 class ExportConfig:
     # Check every export in new processes, through TensorFlow's C API among others, before it is published.
     verify: bool = True
-    # Texts of the test split, drawn by seed, that export and checkpoint are both asked then; 0 means none.
-    verify_examples: int = 2000
+    # Write workdir/litert/N, too: a model.tflite with int8 weights, for phones and small machines (ai-edge-litert).
+    litert: bool = False
+    # Write workdir/onnx/N, too: model.onnx in float32 and model_int8.onnx (onnx, onnxruntime).
+    onnx: bool = False
+    # Examples of test (else of validation) that an export in any form and its checkpoint are both asked, drawn by seed;
+    # 0 means all.
+    compared_examples: int = 2000
 
 
 @dataclasses.dataclass(slots=True)

@@ -42,11 +42,18 @@ def say(line: str) -> None:
 
 def import_tensorflow_quietly() -> None:
     """Imports TensorFlow without the lines that 2.21 logs while it loads, whatever the log level says."""
+    with quietly():
+        import tensorflow  # noqa: F401
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """What native code says on standard error inside is not shown; exceptions are raised as ever."""
     with tempfile.TemporaryFile() as unread:
         kept = os.dup(2)
         os.dup2(unread.fileno(), 2)
         try:
-            import tensorflow  # noqa: F401
+            yield
         finally:
             os.dup2(kept, 2)
             os.close(kept)

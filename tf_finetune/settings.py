@@ -40,7 +40,7 @@ _LIMITS = (
     ("train.keep_checkpoints", "1 or more", lambda value: value >= 1),
     ("train.max_skipped_steps", "0 (stop at the first) or more", lambda value: value >= 0),
     ("train.log_every_steps", "1 or more", lambda value: value >= 1),
-    ("export.verify_examples", "0 (none) or more", lambda value: value >= 0),
+    ("export.compared_examples", "0 (all) or more", lambda value: value >= 0),
     ("runtime.seed", "between 0 and 2**32 - 1", lambda value: 0 <= value < 2**32),
 )
 

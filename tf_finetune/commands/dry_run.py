@@ -80,7 +80,7 @@ def _two_steps(config: ExperimentConfig) -> ExperimentConfig:
             batch_size=min(config.train.batch_size, EXAMPLES_A_STEP),
             batch_tokens=-1,
         ),
-        export=dataclasses.replace(config.export, verify=True, verify_examples=EVALUATED),
+        export=dataclasses.replace(config.export, verify=True, compared_examples=EVALUATED),
     )
 
 

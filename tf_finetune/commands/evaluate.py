@@ -92,6 +92,15 @@ def load_splits(config: ExperimentConfig, checkpoint: Path, run: Workdir) -> dic
     return {name: examples.drawn(few, seed) for name, examples in splits.examples.items()}
 
 
+def compared_examples(config: ExperimentConfig, checkpoint: Path, run: Workdir) -> tuple[sources.Examples, str]:
+    """What an export and its checkpoint are both asked: those of test, else of validation, `export.compared_examples`
+    at most; and which split it is."""
+    splits = load_splits(config, checkpoint, run)
+    split = "test" if "test" in splits else "validation"
+    few = config.export.compared_examples or len(splits[split])
+    return splits[split].drawn(few, config.runtime.seed), split
+
+
 def _print_table(results: dict[str, dict[str, Any]], classifier: "Classifier") -> None:
     label_names, problem_type = classifier.label_names, classifier.problem_type
     columns = [name for name in COLUMNS if all(name in numbers for numbers in results.values())]

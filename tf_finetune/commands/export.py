@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from tf_finetune.commands.description import export_card
+from tf_finetune.commands.other_forms import check_packages, write_other_forms
 from tf_finetune.commands.restore import load_classifier, trained_run
 from tf_finetune.commands.verify import questions_of_test_split, verified
 from tf_finetune.config import ExperimentConfig
@@ -28,6 +29,7 @@ def export(workdir: str | Path, config: ExperimentConfig | None = None) -> Path:
     """
     check_platform("export")
     checkpoint, config = trained_run("export", workdir, config)
+    check_packages(config)
     manifest = read_manifest(checkpoint)
     classifier, pairs = load_classifier(checkpoint, config), bool(config.data.text_pair_column)
     task, hostile = Task.of(classifier, pairs=pairs), Questions.of(classifier, hostile_texts(pairs))
@@ -42,4 +44,5 @@ def export(workdir: str | Path, config: ExperimentConfig | None = None) -> Path:
     write_server_files(run.export, run.path.resolve().name, classifier, pairs=pairs)
     print(f"exported to {target}")
     print(f"how to serve it: {run.export / 'README.md'}")
+    write_other_forms(workdir, config, checkpoint, classifier)
     return target

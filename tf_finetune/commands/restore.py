@@ -24,8 +24,8 @@ CHANGEABLE = {
         "train.eval_batch_size",
     ),
     "predict": ("data.text_column", "data.text_pair_column", "train.eval_batch_size"),
-    "export": ("export.verify", "export.verify_examples"),
-    "verify": ("export.verify_examples",),
+    "export": ("export.verify", "export.litert", "export.onnx", "export.compared_examples"),
+    "verify": ("export.compared_examples",),
 }
 
 

@@ -23,6 +23,9 @@ CHANGEABLE = (
     "train.max_skipped_steps",
     "train.log_every_steps",
     "export.verify",
+    "export.litert",
+    "export.onnx",
+    "export.compared_examples",
 )
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tf_finetune import runtime
-from tf_finetune.commands.evaluate import load_splits
+from tf_finetune.commands.evaluate import compared_examples
 from tf_finetune.commands.restore import load_classifier, trained_run
 from tf_finetune.config import ExperimentConfig
 from tf_finetune.errors import InputError, RunError
@@ -81,14 +81,10 @@ def verified(target: Path, task: Task, hostile: Questions, test: Questions | Non
 def questions_of_test_split(
     classifier: "Classifier", config: ExperimentConfig, checkpoint: Path, run: Workdir
 ) -> Questions | None:
-    """Texts of the test split, or of validation where there is none; None, and why, where they cannot be had."""
-    if not config.export.verify_examples:
-        return None
+    """Those of `compared_examples`; None, and why, where they cannot be had."""
     try:
-        splits = load_splits(config, checkpoint, run)
+        few, _ = compared_examples(config, checkpoint, run)
     except (InputError, OSError) as error:
         runtime.warn(f"no texts of the test split are compared: {error}")
         return None
-    examples = splits["test"] if "test" in splits else splits["validation"]
-    few = examples.drawn(config.export.verify_examples, config.runtime.seed)
     return Questions.of(classifier, (few.texts,) if few.text_pairs is None else (few.texts, few.text_pairs))
