@@ -14,6 +14,7 @@ import time
 
 from tf_finetune import settings
 from tf_finetune.commands.train import train
+from tf_finetune.serving import export as exporting
 from tf_finetune.text.tokenizer import Tokenizer
 from tf_finetune.training import callbacks, checkpoints
 from tf_finetune.training.optimizer import AdamWeightDecay
@@ -29,6 +30,8 @@ POINTS = {
     "removing": (checkpoints.workdir.shutil, "rmtree"),
     "tokenizer": (Tokenizer, "save_pretrained"),
     "pruning": (checkpoints, "prune"),
+    "warmup": (exporting.warmup, "write"),
+    "describing": (exporting, "write_manifest"),
 }
 
 

@@ -17,7 +17,7 @@ from tf_finetune import json_files, runtime
 from tf_finetune.errors import InputError, RunError
 
 MANIFEST = "manifest.json"
-LOCK = ".lock"
+LOCK, EXPORT_LOCK = ".lock", ".export.lock"
 # The files of a checkpoint that only training reads; the others are a Hugging Face model folder.
 STATE, STATE_TENSORS = TRAINING_STATE = ("training_state.json", "training_state.safetensors")
 
@@ -39,24 +39,28 @@ class Workdir:
         self.export = self.path / "export"
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, lock_name: str = LOCK, *, what: str = "run") -> Iterator[None]:
         """Holds the folder for one run, and makes it where it is not there. Nothing is left of a folder made in vain.
 
         The lock is the operating system's: it ends with the process that holds it, however that ends.
+
+        Args:
+            lock_name: a lock of another name is for others.
+            what: holds it, to say so to the next one.
 
         Raises:
             InputError: another run holds it, or it cannot be made or written.
         """
         made = [folder for folder in (self.path, *self.path.absolute().parents) if not folder.exists()]
-        lock = filelock.FileLock(self.path / LOCK)
+        lock = filelock.FileLock(self.path / lock_name)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
         except filelock.Timeout:
             raise InputError(
-                "another run is at work in the working directory",
+                f"another {what} is at work in the working directory",
                 where=self.path,
-                expected="another --workdir, or that run ended",
+                expected=f"another --workdir, or that {what} ended",
             ) from None
         except NotImplementedError:
             runtime.warn(f"this file system has no locks: let no other run use {self.path} meanwhile")
@@ -68,8 +72,8 @@ class Workdir:
             yield
         finally:
             with contextlib.suppress(OSError):
-                if [path.name for path in self.path.iterdir()] == [LOCK]:
-                    (self.path / LOCK).unlink()
+                if [path.name for path in self.path.iterdir()] == [lock_name]:
+                    (self.path / lock_name).unlink()
             lock.release()
             _remove_empty(made)
 

@@ -5,11 +5,16 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
+import faults
 import numpy as np
 import pytest
+
+from tf_finetune.workdir import EXPORT_LOCK, Workdir
 
 from tf_finetune.serving.export import versions
 
@@ -215,6 +220,28 @@ def test_verify_refuses_an_export_of_another_checkpoint(exported, tmp_path):
     result = tf_finetune("verify", f"--workdir={copy}")
     assert result.returncode == 2
     assert "the newest export was made from another checkpoint" in result.stderr
+
+
+@pytest.mark.parametrize("point", ["warmup", "describing"])
+def test_a_kill_during_export_leaves_no_version(trained, tmp_path, point):
+    copy = Path(shutil.copytree(trained[0], tmp_path / "workdir", ignore=shutil.ignore_patterns("export")))
+    command = [sys.executable, faults.__file__, point, "1", "sigkill", "export", f"--workdir={copy}"]
+    assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
+    left = [path.name for path in (copy / "export").iterdir()]
+    assert len(left) == 1
+    assert left[0].startswith(".1-")
+    result = tf_finetune("export", f"--workdir={copy}", "--config.export.verify=false")
+    assert result.returncode == 0, result.stderr
+    assert left[0] not in [path.name for path in (copy / "export").iterdir()]
+    assert (copy / "export" / "1" / "saved_model.pb").is_file()
+
+
+def test_two_exports_at_once(exported):
+    workdir, _ = exported
+    with Workdir(workdir).locked(EXPORT_LOCK, what="export"):
+        result = tf_finetune("export", f"--workdir={workdir}")
+    assert result.returncode == 2
+    assert f"error: another export is at work in the working directory, in {workdir}" in result.stderr
 
 
 class TestAnExportAlone:

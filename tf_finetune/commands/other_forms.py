@@ -16,7 +16,7 @@ from tf_finetune.config import ExperimentConfig, ProblemType
 from tf_finetune.errors import InputError, RunError
 from tf_finetune.evaluation.metrics import headline, metrics_of
 from tf_finetune.serving.comparison import Comparison, compare, table
-from tf_finetune.serving.export import versions
+from tf_finetune.serving.export import next_version
 from tf_finetune.workdir import MANIFEST, Workdir, published_folder
 
 if TYPE_CHECKING:
@@ -90,8 +90,7 @@ def write_other_forms(
     for form, write in (("litert", _write_litert), ("onnx", _write_onnx)):
         if not getattr(config.export, form):
             continue
-        folder = Workdir(workdir).path / form
-        target = folder / str(max(versions(folder), default=0) + 1)
+        target = next_version(Workdir(workdir).path / form)
         with published_folder(target) as aside:
             comparisons = write(aside, classifier, compared)
             print(f"{form}, compared with the checkpoint on {len(examples)} examples of {split}")

@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import platform
+import re
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,6 +122,15 @@ def versions(export: Path) -> list[int]:
     if not export.is_dir():
         return []
     return sorted(int(path.name) for path in export.iterdir() if path.is_dir() and path.name.isdecimal())
+
+
+def next_version(folder: Path) -> Path:
+    """The version to write next. What an export that was killed had not finished is removed: call it under a lock."""
+    if folder.is_dir():
+        for leftover in folder.iterdir():
+            if re.fullmatch(r"\.\d+-\w+", leftover.name):
+                shutil.rmtree(leftover, ignore_errors=True)
+    return folder / str(max(versions(folder), default=0) + 1)
 
 
 def newest(folder: Path) -> Path:
