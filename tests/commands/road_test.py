@@ -14,9 +14,8 @@ import faults
 import numpy as np
 import pytest
 
-from tf_finetune.workdir import EXPORT_LOCK, Workdir
-
 from tf_finetune.serving.export import versions
+from tf_finetune.workdir import EXPORT_LOCK, Workdir
 
 PHRASES = {
     "billing": ("please refund my invoice", "I was charged twice on my card", "the payment failed again"),
