@@ -49,4 +49,5 @@ bench: $(VENV)/.bench-installed
 	$(BIN)/python benchmarks/checkpoint_overhead.py
 	$(BIN)/python benchmarks/million_rows.py
 	$(BIN)/python benchmarks/compare.py $(OPTIONS)
+	$(BIN)/python benchmarks/serving.py
 	$(if $(findstring --quick,$(OPTIONS)),,$(BIN)/python benchmarks/report.py)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parent
-NAMES = ("ours", "pytorch", "keras_hub", "old_tf_class", "litert", "onnxruntime")
+NAMES = ("ours", "pytorch", "keras_hub", "old_tf_class", "litert", "onnxruntime", "tensorflow_2_12")
 
 
 def python_of(name: str) -> Path:

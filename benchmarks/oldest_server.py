@@ -1,0 +1,57 @@
+"""Asks an export with the C++ code of TensorFlow 2.12, the oldest that TensorFlow Serving's promise names.
+
+python benchmarks/oldest_server.py SAVED_MODEL
+
+The environment (`peers/tensorflow_2_12.txt`) has tensorflow-cpu and tensorflow-text 2.12.1; what is asked and expected
+is in the export's manifest.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import environments
+
+from tf_finetune.serving import answers, session
+from tf_finetune.serving.export import description, newest
+from tf_finetune.serving.questions import Questions, Task
+
+ENVIRONMENT = "tensorflow_2_12"
+
+
+def libraries() -> dict[str, list[str]]:
+    """TensorFlow's and TensorFlow Text's, of that environment."""
+    packages = next((environments.python_of(ENVIRONMENT).parent.parent / "lib").glob("python*/site-packages"))
+    cores = [str(next((packages / "tensorflow").glob(f"libtensorflow_{part}.so*"))) for part in ("framework", "cc")]
+    return {"libraries": cores, "op_libraries": sorted(map(str, packages.glob("tensorflow_text/python/*/_*.so")))}
+
+
+def ask(saved_model: Path, requests: list[tuple[str, dict]]) -> list[session.Answer]:
+    signatures = session.signature_tensors(saved_model)
+    runs = [session._run(signatures, name, inputs) for name, inputs in requests]
+    request = json.dumps({**libraries(), "saved_model": str(saved_model), "runs": runs})
+    command = [str(environments.python_of(ENVIRONMENT)), "-I", str(session.C_API)]
+    done = subprocess.run(command, input=request, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stderr.splitlines()[-1])
+    return session._answers(json.loads(done.stdout), [signatures[name] for name, _ in requests])
+
+
+def main() -> None:
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    saved_model = newest(Path(sys.argv[1]))
+    if reason := environments.made(ENVIRONMENT):
+        sys.exit(reason)
+    kept = description(saved_model)
+    task, hostile = Task.from_json(kept["task"]), Questions.from_json(kept["questions"])
+    texts, tokens = ask(saved_model, [("serving_default", hostile.texts), ("tokens", hostile.tokens)])
+    checks = [*answers.of_texts(texts, hostile, task), *answers.of_tokens(tokens, hostile, task)]
+    for check in checks:
+        print(f"{'kept' if check.kept else 'BROKEN':<8}{check.promise}: {check.detail}")
+    sys.exit(not all(check.kept for check in checks))
+
+
+if __name__ == "__main__":
+    main()
