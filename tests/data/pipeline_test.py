@@ -202,7 +202,7 @@ class TestTimed:
 
     @pytest.mark.parametrize(
         ("source", "rest", "low", "high"),
-        [("slow", 0.0, 0.5, 1.0), ("slow", PAUSE, 0.25, 0.7), ("fast", PAUSE, 0.0, 0.2)],
+        [("slow", 0.0, 0.35, 1.0), ("slow", PAUSE, 0.25, 0.7), ("fast", PAUSE, 0.0, 0.2)],
     )
     def test_in_fit(self, source, rest, low, high, request):
         """Of all steps but the first, which is traced. In the second case a fit that asked ahead would always wait."""

@@ -91,7 +91,7 @@ class TestSabotage:
                 for node in function.node_def:
                     values = node.attr["value"].tensor.string_val if node.op == "Const" else ()
                     if list(values) == [b"bad", b"good", b"neither"]:
-                        values[0], values[1] = b"good", b"bad"
+                        values[:] = [b"good", b"neither", b"bad"]  # whichever is answered, it is another one now
 
         edited(copy, swap)
         found = broken(copy, task, hostile)
