@@ -194,7 +194,7 @@ def test_verify_is_red_on_swapped_labels(trained, tmp_path):
     copy = tmp_path / "workdir"
     shutil.copytree(workdir, copy)
     assert tf_finetune("export", f"--workdir={copy}").returncode == 0
-    checkpoint, version = best_checkpoint(copy), copy / "export" / "1"
+    checkpoint, version = best_checkpoint(copy), newest_export(copy)
     config = json.loads((checkpoint / "config.json").read_text())
     config["id2label"] = {"0": "praise", "1": "billing", "2": "technical"}
     (checkpoint / "config.json").write_text(json.dumps(config))
@@ -212,8 +212,7 @@ def test_verify_is_red_on_swapped_labels(trained, tmp_path):
 
 def test_verify_refuses_an_export_of_another_checkpoint(exported, tmp_path, capsys):
     copy = shutil.copytree(exported[0], tmp_path / "workdir")
-    path = copy / "export" / "1" / "manifest.json"
-    shutil.rmtree(copy / "export" / "2", ignore_errors=True)
+    path = newest_export(copy) / "manifest.json"
     kept = json.loads(path.read_text())
     path.write_text(json.dumps(kept | {"checkpoint": {}}))
     assert cli.main(["tf-finetune", "verify", f"--workdir={copy}"]) == 2
