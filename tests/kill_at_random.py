@@ -10,6 +10,7 @@ The flags are those of a short run on the packaged reviews unless others are giv
 import argparse
 import math
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -89,7 +90,7 @@ def reached(workdir: Path) -> str:
     return f"{last}, {begun[0]} begun" if begun else last
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
@@ -101,20 +102,26 @@ def main() -> int:
         first, seconds = uninterrupted(folder / "uninterrupted", flags)
         latest = first + trained(seconds - first, starting=first, starts=chosen.kills)
         print(f"uninterrupted: {first:.1f} s to the first checkpoint, {seconds:.1f} s in all", flush=True)
-        for kill in range(1, chosen.kills + 1):
+        kills = 0
+        while kills < chosen.kills:
             after = moments.uniform(0, latest)
             said = killed_after(folder / "killed", flags, after)
             if said is None:
-                print(f"the run ended before kill {kill}", flush=True)
-                break
-            print(f"kill {kill:2} after {after:5.1f} s: {reached(folder / 'killed')}; {said!r}", flush=True)
-        else:
-            kill += 1
-            uninterrupted(folder / "killed", flags)
-        wrong = differences(outcome(folder / "killed"), outcome(folder / "uninterrupted"))
-    print(f"{kill - 1} kills; {'not the same: ' + ', '.join(wrong) if wrong else 'the same bits at the end'}")
-    return 1 if wrong else 0
+                compare(folder)
+                print(f"the run ended, the same bits, before kill {kills + 1}; another is begun", flush=True)
+                shutil.rmtree(folder / "killed")
+                continue
+            kills += 1
+            print(f"kill {kills:2} after {after:5.1f} s: {reached(folder / 'killed')}; {said!r}", flush=True)
+        uninterrupted(folder / "killed", flags)
+        compare(folder)
+    print(f"{kills} kills; the same bits at the end")
+
+
+def compare(folder: Path) -> None:
+    if wrong := differences(outcome(folder / "killed"), outcome(folder / "uninterrupted")):
+        raise SystemExit(f"not the same: {', '.join(wrong)}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

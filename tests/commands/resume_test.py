@@ -320,10 +320,10 @@ class TestAsAProcess:
 
 
 def test_killed_at_random_moments():
-    """Three kills here, if the run lasts; the script's own default is twenty, on the packaged reviews."""
+    """A few kills here; the script's own default is twenty, on the packaged reviews."""
     script = Path(faults.__file__).with_name("kill_at_random.py")
     flags = ["--config=smoke", "--config.train.epochs=3", "--config.train.checkpoint_every_steps=3"]
     result = subprocess.run([sys.executable, str(script), "--kills=3", *flags], capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert re.search(r"[1-3] kills; the same bits at the end", result.stdout), result.stdout
+    assert "3 kills; the same bits at the end" in result.stdout
     assert re.search(r"kill .* step_\d+", result.stdout), result.stdout

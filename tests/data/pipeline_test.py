@@ -152,9 +152,9 @@ def test_workers_share_a_batch(num_workers):
 
 
 class TestTimed:
-    """A slow source takes, and a slow consumer rests, 100 ms a batch: longer than a step, however busy the machine."""
+    """A slow source takes, and a slow consumer rests, 200 ms a batch: longer than a step, however busy the machine."""
 
-    PAUSE, BATCHES = 0.1, 12
+    PAUSE, BATCHES = 0.2, 12
 
     @pytest.fixture
     def slow(self):
@@ -202,7 +202,7 @@ class TestTimed:
 
     @pytest.mark.parametrize(
         ("source", "rest", "low", "high"),
-        [("slow", 0.0, 0.35, 1.0), ("slow", PAUSE, 0.25, 0.7), ("fast", PAUSE, 0.0, 0.2)],
+        [("slow", 0.0, 0.5, 1.0), ("slow", PAUSE, 0.25, 0.7), ("fast", PAUSE, 0.0, 0.2)],
     )
     def test_in_fit(self, source, rest, low, high, request):
         """Of all steps but the first, which is traced. In the second case a fit that asked ahead would always wait."""
