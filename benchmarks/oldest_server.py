@@ -15,7 +15,6 @@ import environments
 
 from tf_finetune.serving import answers, session
 from tf_finetune.serving.export import description, newest
-from tf_finetune.serving.questions import Questions, Task
 
 ENVIRONMENT = "tensorflow_2_12"
 
@@ -45,7 +44,7 @@ def main() -> None:
     if reason := environments.made(ENVIRONMENT):
         sys.exit(reason)
     kept = description(saved_model)
-    task, hostile = Task.from_json(kept["task"]), Questions.from_json(kept["questions"])
+    task, hostile = kept.task, kept.questions
     texts, tokens = ask(saved_model, [("serving_default", hostile.texts), ("tokens", hostile.tokens)])
     checks = [*answers.of_texts(texts, hostile, task), *answers.of_tokens(tokens, hostile, task)]
     for check in checks:

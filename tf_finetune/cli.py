@@ -252,7 +252,10 @@ def _call(command: str, values: flags.FlagValues, positional: list[str]) -> None
     elif command == "verify":
         from tf_finetune.commands.verify import verify, verify_saved_model
 
-        verify_saved_model(values.saved_model) if values.saved_model else verify(values.workdir, values.config)
+        if values.saved_model:
+            verify_saved_model(values.saved_model)
+        else:
+            verify(values.workdir, values.config)
     else:
         from tf_finetune.commands.push_to_hub import push_to_hub
 

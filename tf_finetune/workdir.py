@@ -247,8 +247,9 @@ def write_manifest(folder: Path, **facts: Any) -> None:
     json_files.write(folder / MANIFEST, {**facts, "files": entries})
 
 
-def check_manifest(folder: Path, *, without: Collection[str] = ()) -> dict[str, Any]:
-    """Compares every file with the manifest, but for those whose names are in `without`.
+def check_manifest(folder: Path, *, without: Collection[str] = (), what: str = "a checkpoint") -> dict[str, Any]:
+    """Compares every file with the manifest, but for those whose names are in `without`; `what` it is, for
+    the message.
 
     Returns:
         The manifest.
@@ -263,7 +264,7 @@ def check_manifest(folder: Path, *, without: Collection[str] = ()) -> dict[str, 
             continue
         if not _is_as_written(path, entry):
             raise InputError(
-                "a checkpoint file is missing or altered",
+                f"{what} file is missing or altered",
                 where=path,
                 expected=f"{entry['bytes']} bytes with sha256 {entry['sha256'][:12]}...",
             )

@@ -123,6 +123,13 @@ class TestSabotage:
         assert "logits are the checkpoint's" in found
 
 
+def test_another_label_on_the_way_is_noticed():
+    sent, came = {"label": ["good", "bad"]}, {"label": ["good", "good"]}
+    assert answers.same("they are the same", sent, dict(sent)).kept
+    assert "label: ['good', 'good'] where ['good', 'bad']" in answers.same("they are the same", sent, came).detail
+    assert not answers.same("they are the same", sent, came).kept
+
+
 class TestQuestions:
     def test_come_back_from_json(self, hostile, task):
         kept = Questions.from_json(hostile.to_json())

@@ -15,6 +15,7 @@ from tf_finetune.commands.evaluate import compared_examples
 from tf_finetune.config import ExperimentConfig, ProblemType
 from tf_finetune.errors import InputError, RunError
 from tf_finetune.evaluation.metrics import headline, metrics_of
+from tf_finetune.serving.answers import TOLERANCE
 from tf_finetune.serving.comparison import Comparison, compare, table
 from tf_finetune.serving.export import next_version
 from tf_finetune.workdir import MANIFEST, Workdir, published_folder
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 # Fields of the config, and the packages that each needs: as they are imported, and as pip knows them.
 NEEDED = {"litert": {"ai_edge_litert": "ai-edge-litert"}, "onnx": {"onnx": "onnx", "onnxruntime": "onnxruntime"}}
 LITERT = "model.tflite"
-TOLERANCE = 1e-4  # of a probability, between two float32 programs that sum in different orders
 MOST_LOST = 1.0  # points of accuracy, or percent of the squared error, beyond which an int8 form is warned of
 # Both formats keep everything in one message, whose sizes are 31 bits.
 LARGEST_BYTES = 2**31 - 2**20

@@ -61,7 +61,7 @@ def predict_with_export(saved_model: str | Path, texts: Iterable[str | tuple[str
 
 def takes_pairs(saved_model: str | Path) -> bool:
     """Whether an export classifies pairs of texts."""
-    return description(newest(Path(saved_model).expanduser()))["task"]["pairs"]
+    return description(newest(Path(saved_model).expanduser())).task.pairs
 
 
 def _exported(folder: Path) -> "Exported":

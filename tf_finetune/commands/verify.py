@@ -33,7 +33,7 @@ def verify(workdir: str | Path, config: ExperimentConfig | None = None) -> "list
     check_platform("verify")
     target = newest(Workdir(workdir).export)
     checkpoint, config = trained_run("verify", workdir, config)
-    if description(target)["checkpoint"] != read_manifest(checkpoint)["files"]:
+    if description(target).checkpoint != read_manifest(checkpoint)["files"]:
         raise InputError(
             "the newest export was made from another checkpoint",
             where=target,
@@ -61,7 +61,7 @@ def verify_saved_model(saved_model: str | Path) -> "list[Check]":
     kept = description(target)
     print(f"verifying {target}")
     runtime.import_tensorflow_quietly()
-    return verified(target, Task.from_json(kept["task"]), Questions.from_json(kept["questions"]), None)
+    return verified(target, kept.task, kept.questions, None)
 
 
 def verified(target: Path, task: Task, hostile: Questions, test: Questions | None) -> "list[Check]":

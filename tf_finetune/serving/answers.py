@@ -66,12 +66,13 @@ def of_tokens(answer: Answer, asked: Questions, task: Task) -> list[Check]:
 
 
 def same(promise: str, answer: Answer, other: Answer) -> Check:
-    """Whether two answers to the same question agree: numbers within the tolerance, strings but for near ties."""
+    """Whether two answers to the same question agree: numbers within the tolerance, strings to the letter."""
     for name, value in answer.items():
-        if isinstance(value, np.ndarray) and not (check := close(promise, other[name], value)).kept:
+        if not isinstance(value, np.ndarray):
+            if value != other[name]:
+                return Check(promise, False, f"{name}: {str(other[name])[:60]} where {str(value)[:60]} was expected")
+        elif not (check := close(promise, other[name], value)).kept:
             return dataclasses.replace(check, detail=f"{name}: {check.detail}")
-        if len(value) != len(other[name]):
-            return Check(promise, False, f"{name}: {len(other[name])} entries where {len(value)} were expected")
     return Check(promise, True, f"{len(next(iter(answer.values())))} texts")
 
 

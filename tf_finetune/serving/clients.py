@@ -56,7 +56,12 @@ def check_grpc(expected: Answer) -> Check:
         response.outputs[name].CopyFrom(tf.make_tensor_proto(value))
     read = predict_pb2.PredictResponse.FromString(response.SerializeToString()).outputs
     arrays = {name: tf.make_ndarray(read[name]) for name in expected}
-    return same(GRPC, expected, arrays)
+    return same(GRPC, expected, {name: _texts(array) for name, array in arrays.items()})
+
+
+def _texts(array: np.ndarray) -> np.ndarray | list:
+    """Strings as a list of str, and of lists where a text has several; numbers as they are."""
+    return np.vectorize(bytes.decode, otypes=[object])(array).tolist() if array.dtype == object else array
 
 
 def _columns(content: dict, names: list[str], *, row: bool) -> dict[str, list]:

@@ -1,18 +1,17 @@
 """Checkpoint -> SavedModel with a raw-text and a token signature."""
 
 import importlib.util
-import json
 import platform
 import re
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tf_finetune.errors import InputError, RunError
 from tf_finetune.serving import warmup
 from tf_finetune.serving.graph import text_signature, token_signature
 from tf_finetune.serving.questions import HOSTILE_TEXTS, Questions, Task, hostile_texts
-from tf_finetune.workdir import MANIFEST, write_manifest
+from tf_finetune.workdir import MANIFEST, read_manifest, write_manifest
 
 if TYPE_CHECKING:
     from tf_finetune.evaluation.classifier import Classifier
@@ -84,19 +83,28 @@ def describe(saved_model: Path, task: Task, hostile: Questions, *, card: str = "
     write_manifest(saved_model, **facts)
 
 
-def description(saved_model: Path) -> dict[str, Any]:
-    """What `describe` wrote: "task", "questions", "checkpoint" and "files".
+class Description(NamedTuple):
+    """What `describe` wrote; "checkpoint" has the files of the checkpoint."""
+
+    task: Task
+    questions: Questions
+    checkpoint: dict[str, Any]
+
+
+def description(saved_model: Path) -> Description:
+    """What an export says of itself.
 
     Raises:
-        InputError: it is missing, as in exports of other software, or damaged.
+        InputError: nothing, as those of other software, or it is damaged.
     """
     try:
-        kept = json.loads((saved_model / MANIFEST).read_text(encoding="utf-8"))
-        Task.from_json(kept["task"]), Questions.from_json(kept["questions"]), dict(kept["checkpoint"])
-    except (OSError, ValueError, KeyError, TypeError):
+        kept = read_manifest(saved_model)
+        return Description(
+            Task.from_json(kept["task"]), Questions.from_json(kept["questions"]), dict(kept["checkpoint"])
+        )
+    except (InputError, ValueError, KeyError, TypeError):
         expected = f"a version that `tf-finetune export` wrote, with a readable {MANIFEST}"
         raise InputError("not an export of this package", where=saved_model, expected=expected) from None
-    return kept
 
 
 def _check_ids(tokenizer, classifier: "Classifier", *, pairs: bool) -> None:

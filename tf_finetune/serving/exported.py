@@ -7,7 +7,6 @@ from typing import Any
 from tf_finetune.config import ProblemType
 from tf_finetune.serving.export import description
 from tf_finetune.serving.graph import text_inputs
-from tf_finetune.serving.questions import Task
 
 
 class Exported:
@@ -21,7 +20,7 @@ class Exported:
     """
 
     def __init__(self, saved_model: Path):
-        self.task = Task.from_json(description(saved_model)["task"])
+        self.task = description(saved_model).task
         import tensorflow as tf
         import tensorflow_text  # noqa: F401 - the graph needs its operations
 

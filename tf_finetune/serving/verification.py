@@ -95,6 +95,8 @@ def _in_python(saved_model: Path, asked: dict[str, warmup.Request], answered: di
 def _files(saved_model: Path) -> Check:
     promise = "files are as they were exported"
     try:
-        return Check(promise, True, f"{len(check_manifest(saved_model)['files'])} files, by their sha256")
+        return Check(
+            promise, True, f"{len(check_manifest(saved_model, what='an export')['files'])} files, by their sha256"
+        )
     except InputError as error:
         return Check(promise, False, str(error))
