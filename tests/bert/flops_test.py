@@ -7,11 +7,12 @@ SIZES = BertArchitecture(hidden_size=4, num_hidden_layers=2, num_attention_heads
 
 
 def test_equal_a_count_by_hand():
-    # Three texts of 5 tokens. A layer: 15 tokens through four 4 x 4 matrices, and through 4 x 16 and back; then for
-    # each text and head 5 x 2 by 2 x 5, and 5 x 5 by 5 x 2. At the end 3 texts through 4 x 4 and 4 x 2.
-    projections, feed_forward = 15 * 4 * 4 * 4, 2 * 15 * 4 * 16
-    attention = 3 * 2 * (5 * 2 * 5 + 5 * 5 * 2)
-    expected = 2 * (2 * (projections + feed_forward + attention) + 3 * 4 * 4 + 3 * 4 * 2)
+    # Three texts of 5 tokens. The first layer: 15 tokens through four 4 x 4 matrices, and through 4 x 16 and back; then
+    # for each text and head 5 x 2 by 2 x 5, and 5 x 5 by 5 x 2. The last: 15 tokens through three 4 x 4 matrices, one
+    # token a text through the others. At the end 3 texts through 4 x 4 and 4 x 2.
+    first = 15 * 4 * 4 * 4 + 2 * 15 * 4 * 16 + 3 * 2 * (5 * 2 * 5 + 5 * 5 * 2)
+    last = 15 * 3 * 4 * 4 + 3 * 4 * 4 + 2 * 3 * 4 * 16 + 3 * 2 * (1 * 2 * 5 + 1 * 5 * 2)
+    expected = 2 * (first + last + 3 * 4 * 4 + 3 * 4 * 2)
     assert forward_flops(SIZES, batch_size=3, length=5) == expected
     assert step_flops(SIZES, batch_size=3, length=5) == 3 * expected
 

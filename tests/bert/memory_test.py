@@ -13,7 +13,7 @@ from tf_finetune.bert.architecture import BertArchitecture
 from tf_finetune.bert.memory import MIB, StepMemory, num_weights, step_memory
 
 SMALL = BertArchitecture(
-    vocab_size=50, hidden_size=64, num_hidden_layers=3, num_attention_heads=4, intermediate_size=128
+    vocab_size=50, hidden_size=64, num_hidden_layers=4, num_attention_heads=4, intermediate_size=128
 )
 # The shape of MiniLM with 6 layers, and a few wide ones with a small table.
 MINI = {"vocab_size": 30522, "hidden_size": 384, "num_hidden_layers": 6, "intermediate_size": 1536}

@@ -13,17 +13,20 @@ def forward_flops(
 ) -> int | np.ndarray:
     """Operations of one forward pass over texts of one length; element-wise work and the lookups are left out.
 
+    The last block computes queries, keys and values of all tokens, and the rest for the first of each text.
+
     Args:
         architecture: sizes of the model.
         batch_size: texts; an int64 array [number of batches] for many batches at once.
         length: tokens of each, padding included; likewise.
     """
-    hidden, tokens = architecture.hidden_size, batch_size * length
-    projections = 2 * tokens * 4 * hidden * hidden  # query, key, value, output
-    attention = 2 * 2 * batch_size * length * length * hidden  # scores, and their product with the values
-    feed_forward = 2 * 2 * tokens * hidden * architecture.intermediate_size
-    head = 2 * batch_size * hidden * (hidden + architecture.num_labels)  # pooler, classifier
-    return architecture.num_hidden_layers * (projections + attention + feed_forward) + head
+    hidden, tokens, blocks = architecture.hidden_size, batch_size * length, architecture.num_hidden_layers
+    qkv = 2 * 3 * hidden * hidden
+    output, feed_forward = 2 * hidden * hidden, 2 * 2 * hidden * architecture.intermediate_size
+    attention = 2 * 2 * length * hidden  # of one token: scores, and their product with the values
+    rest = output + feed_forward + attention
+    head = 2 * hidden * (hidden + architecture.num_labels)  # pooler, classifier
+    return tokens * (blocks * qkv + (blocks - 1) * rest) + batch_size * (rest + head)
 
 
 def step_flops(

@@ -192,7 +192,9 @@ def dropout_add_norm(x, bias, residual, gamma, beta, *, rate: float, seed, epsil
     return fused(x, tf.cast(bias, tf.float32), residual, gamma, beta)
 
 
-def attention(qkv, bias, score_bias, *, num_heads: int, rate: float, seed, training: bool | None):
+def attention(
+    qkv, bias, score_bias, *, num_heads: int, rate: float, seed, training: bool | None, first_only: bool = False
+):
     """Multi-head attention (Vaswani et al. 2017) of query, key and value that came out of one matrix product.
 
     Args:
@@ -201,18 +203,20 @@ def attention(qkv, bias, score_bias, *, num_heads: int, rate: float, seed, train
         score_bias: (batch, 1, 1, length), added to the scores of each key.
         rate: of the dropout of the probabilities.
         seed: two integers for it; None drops nothing.
+        first_only: whether only the first token of each text asks.
 
     Returns:
-        The contexts, (batch * length, hidden).
+        The contexts, (batch * length, hidden), or (batch, hidden) where only the first asks.
     """
     operations = _operations(training, qkv.dtype)
     hidden = qkv.shape[-1] // 3
     head_dim, length = hidden // num_heads, ops.shape(score_bias)[-1]
-    if operations and rate < 1:
+    if operations and rate < 1 and not first_only:
         return _compiled_attention(operations, qkv, bias, score_bias, num_heads, *_of_mask(rate, seed))
     qkv = add_bias(qkv, bias, training=training)
     by_head = (-1, length, num_heads, head_dim)
     query, key, value = (ops.reshape(part, by_head) for part in ops.split(qkv, 3, axis=-1))
+    query = query[:, :1] if first_only else query
     query = ops.transpose(query * head_dim**-0.5, (0, 2, 1, 3))  # (batch, heads, length, head_dim)
     key = ops.transpose(key, (0, 2, 3, 1))  # (batch, heads, head_dim, length)
     value = ops.transpose(value, (0, 2, 1, 3))  # (batch, heads, length, head_dim)

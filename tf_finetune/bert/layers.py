@@ -184,8 +184,9 @@ class BertSelfAttention(layers.Layer):
         self.qkv.build((None, self.hidden_size))
         self.output_dense.build((None, self.hidden_size))
 
-    def call(self, hidden, score_bias, training=None, seed=None):
-        """hidden (batch * length, hidden), score_bias (batch, 1, 1, length); returns the shape of hidden.
+    def call(self, hidden, score_bias, training=None, seed=None, first_only=False):
+        """hidden (batch * length, hidden), score_bias (batch, 1, 1, length); returns the shape of hidden, or of
+        each text's first token alone, (batch, hidden).
 
         The bias of the output projection is not yet added.
         """
@@ -197,6 +198,7 @@ class BertSelfAttention(layers.Layer):
             rate=self.dropout.rate,
             seed=seed,
             training=training,
+            first_only=first_only,
         )
         return self.output_dense.product(context)
 
@@ -229,13 +231,17 @@ class BertLayer(layers.Layer):
         dropouts = (self.attention.dropout, self.attention_dropout, self.output_dropout)
         return tuple(dropout.draw(training) for dropout in dropouts)
 
-    def call(self, hidden, score_bias, training=None, seeds=None):
+    def call(self, hidden, score_bias, training=None, seeds=None, first_only=False):
         """hidden (batch * length, hidden), score_bias (batch, 1, 1, length); returns the shape of hidden.
 
-        `seeds` are what `draw` gave; None draws them.
+        Args (call):
+            seeds: what `draw` gave; None draws them.
+            first_only: compute what comes out for the first token of each text alone, and return (batch, hidden).
         """
         in_attention, after_attention, at_the_end = seeds or self.draw(training)
-        attended = self.attention(hidden, score_bias, training=training, seed=in_attention)
+        attended = self.attention(hidden, score_bias, training=training, seed=in_attention, first_only=first_only)
+        if first_only:
+            hidden = ops.reshape(hidden, (-1, ops.shape(score_bias)[-1], self.hidden_size))[:, 0]
         bias, rate = self.attention.output_dense.bias, self.attention_dropout.rate
         hidden = self.attention_layer_norm(attended, bias, hidden, rate=rate, seed=after_attention, training=training)
         expanded, bias = self.intermediate.product(hidden), self.intermediate.bias
@@ -243,7 +249,7 @@ class BertLayer(layers.Layer):
         bias, rate = self.output_dense.bias, self.output_dropout.rate
         return self.output_layer_norm(expanded, bias, hidden, rate=rate, seed=at_the_end, training=training)
 
-    def recomputed(self, hidden, score_bias, training=None):
+    def recomputed(self, hidden, score_bias, training=None, first_only=False):
         """The same as a call, but the backward pass computes the block again instead of keeping its inside.
 
         Keras's own RematScope would let the second computation draw other dropout masks: wrong gradients.
@@ -251,7 +257,7 @@ class BertLayer(layers.Layer):
         seeds = self.draw(training)
 
         def forward(hidden, score_bias):
-            return self(hidden, score_bias, training=training, seeds=seeds)
+            return self(hidden, score_bias, training=training, seeds=seeds, first_only=first_only)
 
         return keras.remat(forward)(hidden, score_bias)
 
@@ -293,12 +299,24 @@ class BertBackbone(layers.Layer):
             for target in targets:
                 denses[target].enable_lora(rank, lora_alpha=lora_alpha)
 
-    def call(self, input_ids, attention_mask=None, token_type_ids=None, position_ids=None, training=None):
+    def call(
+        self,
+        input_ids,
+        attention_mask=None,
+        token_type_ids=None,
+        position_ids=None,
+        training=None,
+        pooled_only=False,
+    ):
         """Int tensors (batch, length), all but the first optional.
+
+        The pooler reads the first token. With `pooled_only` the last block is computed for that one alone: the same
+        pooled output, for hardly more than the queries, keys and values of that block.
 
         Returns:
             A pair: the hidden states (batch, length, hidden) of the embeddings and of each block in a
-            list of num_hidden_layers + 1, and the pooled output (batch, hidden).
+            list of num_hidden_layers + 1, and the pooled output (batch, hidden). With `pooled_only` the last state
+            is that of the first token, (batch, 1, hidden).
         """
         others = {"attention_mask": attention_mask, "token_type_ids": token_type_ids, "position_ids": position_ids}
         _check_shapes(input_ids, others)
@@ -321,9 +339,12 @@ class BertBackbone(layers.Layer):
         states = [hidden]
         for block in self.encoder:
             compute = block.recomputed if self.gradient_checkpointing and training else block
-            hidden = compute(hidden, score_bias, training=training)
+            first_only = pooled_only and block is self.encoder[-1]
+            hidden = compute(hidden, score_bias, training=training, first_only=first_only)
             states.append(hidden)
-        states = [ops.reshape(state, (batch, length, self.architecture.hidden_size)) for state in states]
+        lengths = [length] * len(self.encoder) + [1 if pooled_only else length]
+        hidden_size = self.architecture.hidden_size
+        states = [ops.reshape(state, (batch, n, hidden_size)) for state, n in zip(states, lengths, strict=True)]
         return states, self.pooler(states[-1][:, 0])
 
 

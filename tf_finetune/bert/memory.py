@@ -54,7 +54,7 @@ def step_memory(
     # The block at work has its gradients, too; where it is computed again, they are on top of what it keeps.
     blocks_at_work = 2 if gradient_checkpointing else 1
     pairs_at_work = 0 if compiled else 4 * scores
-    kept, kept_pairs = layers * in_block, layers * pairs_in_block
+    kept, kept_pairs = (layers - 1) * in_block, (layers - 1) * pairs_in_block  # the last keeps little: one token a text
     if gradient_checkpointing:
         kept, kept_pairs = layers * hidden * activation_bytes, blocks_at_work * pairs_in_block
     embeddings = 8 * hidden * FLOAT32  # looked up and added in float32, three sparse gradients on the way back

@@ -279,7 +279,7 @@ class TFBertForSequenceClassification(_BertBase):
 
     def call(self, input_ids, attention_mask=None, token_type_ids=None, position_ids=None, training=None):
         inputs = _named_inputs(input_ids, attention_mask, token_type_ids, position_ids)
-        _, pooled = self.bert(**inputs, training=training)
+        _, pooled = self.bert(**inputs, training=training, pooled_only=True)
         return self.classifier(self.dropout(pooled, training=training))
 
     def default_loss(self) -> keras.losses.Loss:

@@ -38,8 +38,9 @@ def bert_graph(model: "TFBertForSequenceClassification") -> "onnx.ModelProto":
     masked = graph.node("Mul", padding, graph.number(MASKED_SCORE))
     score_bias = graph.node("Unsqueeze", masked, graph.constant([1, 2]))
     for index, block in enumerate(bert.encoder):
-        hidden = _block(graph, block, hidden, score_bias, bert.architecture, name=f"layer_{index}")
-    first = graph.node("Gather", hidden, graph.constant(0), axis=1)  # the [CLS] of each text, (batch, hidden)
+        last = block is bert.encoder[-1]
+        hidden = _block(graph, block, hidden, score_bias, bert.architecture, name=f"layer_{index}", first_only=last)
+    first = graph.node("Squeeze", hidden, graph.constant([1]))
     pooled = graph.node("Tanh", _dense(graph, bert.pooler, first, "pooler"))
     product = graph.node("MatMul", pooled, graph.weight(model.classifier.kernel, "classifier.weight"))
     graph.node("Add", product, graph.weight(model.classifier.bias, "classifier.bias"), output="logits")
@@ -112,10 +113,19 @@ def _embeddings(graph: _Graph, embeddings: "BertEmbeddings") -> str:
 
 
 def _block(
-    graph: _Graph, block: "BertLayer", hidden: str, score_bias: str, architecture: "BertArchitecture", *, name: str
+    graph: _Graph,
+    block: "BertLayer",
+    hidden: str,
+    score_bias: str,
+    architecture: "BertArchitecture",
+    *,
+    name: str,
+    first_only: bool,
 ) -> str:
-    """One encoder block on (batch, length, hidden)."""
-    context = _attention(graph, block.attention, hidden, score_bias, f"{name}.attention")
+    """One encoder block on (batch, length, hidden); (batch, 1, hidden) comes out where only the first token, [CLS], is
+    asked for."""
+    context = _attention(graph, block.attention, hidden, score_bias, f"{name}.attention", first_only=first_only)
+    hidden = _first(graph, hidden) if first_only else hidden
     attended = _dense(graph, block.attention.output_dense, context, f"{name}.attention.output")
     hidden = graph.node("Add", attended, hidden)
     hidden = _layer_norm(graph, block.attention_layer_norm, hidden, f"{name}.attention_layer_norm")
@@ -125,12 +135,15 @@ def _block(
     return _layer_norm(graph, block.output_layer_norm, output, f"{name}.output_layer_norm")
 
 
-def _attention(graph: _Graph, attention: "BertSelfAttention", hidden: str, score_bias: str, name: str) -> str:
-    """The contexts, (batch, length, hidden), before the output projection."""
+def _attention(
+    graph: _Graph, attention: "BertSelfAttention", hidden: str, score_bias: str, name: str, *, first_only: bool
+) -> str:
+    """The contexts, (batch, length or 1, hidden), before the output projection."""
     heads, head_dim = attention.num_heads, attention.head_dim
     qkv = _dense(graph, attention.qkv, hidden, f"{name}.qkv")
     parts = graph.nodes_of("Split", qkv, outputs=[f"{name}.{part}" for part in ("query", "key", "value")], axis=-1)
     by_head = graph.constant([0, 0, heads, head_dim])  # 0 keeps a dimension
+    parts[0] = _first(graph, parts[0]) if first_only else parts[0]
     query, key, value = (graph.node("Reshape", part, by_head) for part in parts)
     query = graph.node("Transpose", query, perm=(0, 2, 1, 3))  # (batch, heads, length, head_dim)
     key = graph.node("Transpose", key, perm=(0, 2, 3, 1))  # (batch, heads, head_dim, length)
@@ -139,6 +152,11 @@ def _attention(graph: _Graph, attention: "BertSelfAttention", hidden: str, score
     probabilities = graph.node("Softmax", graph.node("Add", scores, score_bias), axis=-1)
     context = graph.node("Transpose", graph.node("MatMul", probabilities, value), perm=(0, 2, 1, 3))
     return graph.node("Reshape", context, graph.constant([0, 0, heads * head_dim]))
+
+
+def _first(graph: _Graph, hidden: str) -> str:
+    """(batch, 1, hidden)."""
+    return graph.node("Gather", hidden, graph.constant([0]), axis=1)
 
 
 def _dense(graph: _Graph, layer: "Dense", inputs: str, name: str) -> str:
