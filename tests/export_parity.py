@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tf_finetune.commands.restore import temperature_of
 from tf_finetune.data import sources
 from tf_finetune.serving.export import newest
 from tf_finetune.serving.session import run_in_c_api
@@ -20,18 +21,19 @@ def test_reviews() -> list[str]:
 
 
 def pytorch_answers(checkpoint: Path, texts: list[str], *, max_length: int, batch_size: int = 64):
-    """Labels and probabilities (texts, num_labels) by PyTorch's class and the Hugging Face tokenizer."""
+    """Labels and probabilities (texts, num_labels) by PyTorch's class and the Hugging Face tokenizer, with the
+    checkpoint's temperature."""
     import torch
     import transformers
 
     model = transformers.AutoModelForSequenceClassification.from_pretrained(checkpoint).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint)
-    probabilities = []
+    probabilities, temperature = [], temperature_of(checkpoint)
     for start in range(0, len(texts), batch_size):
         batch = texts[start : start + batch_size]
         inputs = tokenizer(batch, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
         with torch.no_grad():
-            probabilities.append(torch.softmax(model(**inputs).logits, dim=-1).numpy())
+            probabilities.append(torch.softmax(model(**inputs).logits / temperature, dim=-1).numpy())
     probabilities = np.concatenate(probabilities)
     return [model.config.id2label[index] for index in probabilities.argmax(axis=-1)], probabilities
 

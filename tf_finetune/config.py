@@ -117,6 +117,9 @@ class TrainConfig:
     keep_checkpoints: int = 2
     # Steps in a row that are passed over because their loss or gradient is not finite; one more stops the run.
     max_skipped_steps: int = 10
+    # Fit a temperature on validation (Guo et al. 2017): predict, evaluate and export divide the logits by it, so that a
+    # probability says how often such an answer is right. Labels stay as they are; a regression has none.
+    calibrate: bool = True
     # Steps between two lines of progress and of metrics.jsonl.
     log_every_steps: int = 50
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tf_finetune import json_files
+from tf_finetune.commands.restore import temperature_of
 from tf_finetune.config import ExperimentConfig, Truncation
 from tf_finetune.workdir import Workdir
 
@@ -28,7 +29,11 @@ A BERT classifier of {kind}, fine-tuned with tf_finetune (TensorFlow and Keras 3
 - trained on: {data}
 - started from: {base}
 - texts: at most {max_length} tokens, [CLS] and [SEP] included; of longer ones {kept} is kept
-{results}"""
+{probabilities}{results}"""
+
+CALIBRATED = """\
+- probabilities: with logits divided by {temperature:.4g}, a temperature fitted on validation
+"""
 
 EXPORT_CARD = """\
 # {name}, version {version}
@@ -43,18 +48,21 @@ def export_card(run: Workdir, config: ExperimentConfig, checkpoint: Path, *, ver
     return EXPORT_CARD.format(
         name=run.path.resolve().name,
         version=version,
-        description=description(config, label_names(checkpoint), evaluation_of(run)),
+        description=description(config, label_names(checkpoint), evaluation_of(run), temperature_of(checkpoint)),
         checkpoint=checkpoint.name,
     )
 
 
-def description(config: ExperimentConfig, labels: list[str], evaluation: dict[str, Any]) -> str:
+def description(
+    config: ExperimentConfig, labels: list[str], evaluation: dict[str, Any], temperature: float = 1.0
+) -> str:
     """Facts in Markdown, with a table of results where there are any.
 
     Args:
         config: of the training run.
         labels: in the order of the logits.
         evaluation: the content of evaluation.json; may be empty.
+        temperature: that answers are calibrated with; 1 where there is none.
     """
     kept = {
         Truncation.HEAD: "the start",
@@ -68,6 +76,7 @@ def description(config: ExperimentConfig, labels: list[str], evaluation: dict[st
         base=base_model(config.model.checkpoint) or _last_part(config.model.checkpoint),
         max_length=config.data.max_length,
         kept=kept,
+        probabilities="" if temperature == 1 else CALIBRATED.format(temperature=temperature),
         results=_table(evaluation),
     )
 

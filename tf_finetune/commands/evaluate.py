@@ -102,7 +102,7 @@ def compared_examples(config: ExperimentConfig, checkpoint: Path, run: Workdir) 
 
 
 def _print_table(results: dict[str, dict[str, Any]], classifier: "Classifier") -> None:
-    label_names, problem_type = classifier.label_names, classifier.problem_type
+    label_names, problem_type, temperature = classifier.label_names, classifier.problem_type, classifier.temperature
     columns = [name for name in COLUMNS if all(name in numbers for numbers in results.values())]
     width = max(11, *(len(column) + 2 for column in columns))
     print("split".ljust(12) + "".join(column.rjust(width) for column in columns))
@@ -111,6 +111,8 @@ def _print_table(results: dict[str, dict[str, Any]], classifier: "Classifier") -
     if problem_type is ProblemType.REGRESSION:
         print("loss: the mean squared error")
         return
+    if temperature != 1:
+        print(f"loss: of probabilities calibrated on validation, logits divided by {temperature:.3f}")
     if problem_type is ProblemType.MULTI_LABEL_CLASSIFICATION:
         print("accuracy: all labels of a text right; precision, recall, f1: all labels of all texts together (micro)")
     else:

@@ -13,6 +13,7 @@ from tf_finetune.commands.description import (
     label_names,
     measured,
 )
+from tf_finetune.commands.restore import temperature_of
 from tf_finetune.config import ExperimentConfig
 from tf_finetune.errors import InputError
 from tf_finetune.workdir import Workdir
@@ -44,7 +45,9 @@ from tf_finetune.evaluation.classifier import Classifier
 from tf_finetune.pretrained import local_checkpoint
 
 folder = local_checkpoint("{repo_id}")
-classifier = Classifier.from_checkpoint(folder, max_length={max_length}, truncation=Truncation.{truncation})
+classifier = Classifier.from_checkpoint(
+    folder, max_length={max_length}, truncation=Truncation.{truncation}, temperature={temperature}
+)
 print(list(classifier.answers({answered})))
 ```
 """
@@ -75,7 +78,7 @@ def push_to_hub(workdir: str | Path, repo_id: str, *, private: bool = False) -> 
         raise InputError("not a name on the hub", where="--repo", expected="OWNER/NAME", got=repo_id)
     if get_token() is None:
         raise InputError("no token for the hub", where=repo_id, expected=hub.LOG_IN)
-    card = model_card(repo_id, config, label_names(folder), evaluation_of(run))
+    card = model_card(repo_id, config, label_names(folder), evaluation_of(run), temperature_of(folder))
     _create(repo_id, private=private)
     weights = hub.weight_files([path.name for path in folder.iterdir()])
     files = [folder / name for name in ("config.json", *hub.TOKENIZER, *weights) if (folder / name).is_file()]
@@ -101,7 +104,9 @@ def _create(repo_id: str, *, private: bool) -> None:
         raise InputError("the repository is public", where=repo_id, expected="a new name, or no --private")
 
 
-def model_card(repo_id: str, config: ExperimentConfig, labels: list[str], evaluation: dict[str, Any]) -> str:
+def model_card(
+    repo_id: str, config: ExperimentConfig, labels: list[str], evaluation: dict[str, Any], temperature: float = 1.0
+) -> str:
     """The README.md of the repository: what the model is, how good it is, how to use it.
 
     Args:
@@ -109,6 +114,7 @@ def model_card(repo_id: str, config: ExperimentConfig, labels: list[str], evalua
         config: of the training run.
         labels: in the order of the logits.
         evaluation: the content of evaluation.json; may be empty.
+        temperature: of `Classifier.from_checkpoint`; PyTorch's pipeline knows none.
     """
     from huggingface_hub import ModelCardData
 
@@ -127,7 +133,8 @@ def model_card(repo_id: str, config: ExperimentConfig, labels: list[str], evalua
     return CARD.format(
         metadata=metadata.to_yaml(),
         name=name,
-        description=description(config, labels, evaluation),
+        description=description(config, labels, evaluation, temperature),
+        temperature=temperature,
         example='{"text": "...", "text_pair": "..."}' if pairs else '"..."',
         answered='["..."], ["..."]' if pairs else '["..."]',
         max_length=config.data.max_length,

@@ -1,5 +1,6 @@
 """What evaluate, predict, export and verify start from: the best checkpoint of a workdir and its config."""
 
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,7 +9,7 @@ from tf_finetune import runtime, settings
 from tf_finetune.config import ExperimentConfig
 from tf_finetune.data import sources
 from tf_finetune.errors import InputError
-from tf_finetune.workdir import Workdir
+from tf_finetune.workdir import MANIFEST, Workdir, read_manifest
 
 if TYPE_CHECKING:
     from tf_finetune.evaluation.classifier import Classifier
@@ -86,4 +87,19 @@ def load_classifier(folder: Path, config: ExperimentConfig) -> "Classifier":
         runtime.use_deterministic_operations()
     from tf_finetune.evaluation.classifier import Classifier
 
-    return Classifier.from_checkpoint(folder, **settings.classifier_options(config))
+    options = settings.classifier_options(config)
+    return Classifier.from_checkpoint(folder, temperature=temperature_of(folder), **options)
+
+
+def temperature_of(checkpoint: Path) -> float:
+    """The one fitted on validation; 1 where there is none.
+
+    Raises:
+        InputError: the manifest is damaged.
+    """
+    temperature = read_manifest(checkpoint).get("temperature", 1.0)
+    if type(temperature) not in (int, float) or not 0 < temperature < math.inf:
+        raise InputError(
+            "not a temperature", where=checkpoint / MANIFEST, expected="a number above 0", got=repr(temperature)
+        )
+    return temperature

@@ -19,6 +19,7 @@ from tf_finetune.data.order import BatchOrder, shape_set, training_order
 from tf_finetune.data.pipeline import batches, timed
 from tf_finetune.data.tokenized import TokenizedExamples
 from tf_finetune.errors import Interrupted, RunError
+from tf_finetune.evaluation.calibration import fit_temperature
 from tf_finetune.evaluation.classifier import Classifier
 from tf_finetune.evaluation.metrics import headline, metrics_of, score
 from tf_finetune.training import advice, checkpoints, state_arrays
@@ -149,7 +150,10 @@ class TrainingLoop:
         when = f"epoch {state.epoch + 1}" + ("" if is_end else f"  step {state.step}")
         asks = AfterPrediction(lambda: self.stops.check("in validation"))
         try:
-            result = validate(self.classifier, self.tokenized["validation"], when=when, callbacks=[asks])
+            calibrate = self.config.train.calibrate
+            result = validate(
+                self.classifier, self.tokenized["validation"], when=when, calibrate=calibrate, callbacks=[asks]
+            )
         except Interrupted:
             self._leave()
         timing = {"seconds": time.perf_counter() - began}
@@ -175,7 +179,8 @@ class TrainingLoop:
             return
         arrays = state_arrays.arrays_of(self.classifier.model) | self.metrics
         parts = self.classifier.model, self.classifier.tokenizer
-        checkpoints.save(*parts, self.run.checkpoints, self.state, arrays, **self.facts)
+        temperature = {name: value for name, value in self.state.validation.items() if name == "temperature"}
+        checkpoints.save(*parts, self.run.checkpoints, self.state, arrays, **self.facts, **temperature)
         settle(self.run, self.state, self.config)
         self.saved, self.saved_at = self.state, time.monotonic()
 
@@ -208,6 +213,7 @@ def validate(
     examples: TokenizedExamples,
     *,
     when: str = "",
+    calibrate: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> dict[str, float]:
     """The metrics that are plain numbers, in the precision of training; printed, too.
@@ -216,6 +222,7 @@ def validate(
         classifier: asked.
         examples: the validation split.
         when: the words for where the training stands; empty before it has begun.
+        calibrate: add the "temperature" that suits these examples; a regression has none.
         callbacks: for Keras's `predict`.
 
     Raises:
@@ -229,6 +236,8 @@ def validate(
     print(f"{when}  validation {headline(metrics)}  loss {metrics['loss']:.4f}", flush=True)
     if when and classifier.problem_type is ProblemType.SINGLE_LABEL_CLASSIFICATION:
         runtime.advise(advice.of_constant_answers(logits, classifier.label_names, len(np.unique(examples.labels))))
+    if calibrate and classifier.problem_type is not ProblemType.REGRESSION:
+        metrics["temperature"] = fit_temperature(logits, examples.labels, classifier.problem_type)
     return {name: value for name, value in metrics.items() if isinstance(value, float)}
 
 

@@ -31,6 +31,7 @@ class Classifier:
         truncation: as in training.
         batch_size: texts computed at once.
         num_shapes: lengths that the batches of a split are padded to at most; 0 means a batch's own longest.
+        temperature: what the model's logits have been divided by.
     """
 
     def __init__(
@@ -42,19 +43,30 @@ class Classifier:
         truncation: Truncation,
         batch_size: int = 64,
         num_shapes: int = 0,
+        temperature: float = 1.0,
     ):
         self.model, self.tokenizer = model, tokenizer
         model.jit_compile = False  # XLA would compile anew for every batch length
         self.max_length, self.truncation = max_length, truncation
-        self.batch_size, self.num_shapes = batch_size, num_shapes
+        self.batch_size, self.num_shapes, self.temperature = batch_size, num_shapes, temperature
 
     @classmethod
-    def from_checkpoint(cls, folder: Path, **options) -> "Classifier":
-        """Loads a checkpoint in float32, so that every command gives the same answer."""
+    def from_checkpoint(cls, folder: Path, *, temperature: float = 1.0, **options) -> "Classifier":
+        """Loads a checkpoint in float32, so that every command gives the same answer.
+
+        Args:
+            folder: of the checkpoint.
+            temperature: what all logits are divided by: weights and bias of the head are, once, so that whatever is
+                made of the model is calibrated, too.
+            **options: of the constructor.
+        """
         runtime.disable_reduced_float32()
         with runtime.precision_policy("float32"):
             model = TFBertForSequenceClassification.from_pretrained(folder)
-        return cls(model, Tokenizer(folder), **options)
+        if temperature != 1:
+            for weight in model.classifier.weights:
+                weight.assign(weight / temperature)
+        return cls(model, Tokenizer(folder), temperature=temperature, **options)
 
     @property
     def label_names(self) -> tuple[str, ...]:

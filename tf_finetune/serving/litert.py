@@ -38,9 +38,8 @@ def save_litert(model: "TFBertForSequenceClassification", path: Path) -> None:
         score_bias = tf.reshape(padding, tf.stack([batch, 1, 1, length]))
         hidden = bert.embeddings(input_ids, token_type_ids, tf.expand_dims(tf.range(length), 0), training=False)
         for block in bert.encoder:
-            hidden = block(hidden, score_bias, training=False)
-        states = tf.reshape(hidden, tf.stack([batch, length, bert.architecture.hidden_size]))
-        return {"logits": model.classifier(bert.pooler(states[:, 0]))}
+            hidden = block(hidden, score_bias, training=False, first_only=block is bert.encoder[-1])
+        return {"logits": model.classifier(bert.pooler(hidden))}
 
     module = tf.Module()
     module.weights = [variable.value for variable in model.variables]
