@@ -9,6 +9,7 @@ with ratios to ours, and the largest difference of a probability from PyTorch's.
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -23,9 +24,11 @@ from corpora import joined_to
 HERE = Path(__file__).parent
 FORMS = workload.DATA / "serving"
 THREADS = 2
-# Name: (environment, script, what its job has beside).
+# Name: (environment, script, what its job has beside). "variables" are of the process.
 PEERS = {
     "ours": ("ours", "serving_ours", {}),
+    # By default only on processors with AVX-512 VNNI and the like.
+    "ours_onednn": ("ours", "serving_ours", {"variables": {"TF_ENABLE_ONEDNN_OPTS": "1"}}),
     "ours_int8": ("litert", "serving_litert", {"model": "litert/1/model.tflite"}),
     "onnxruntime": ("onnxruntime", "serving_onnxruntime", {"model": "onnx/1/model.onnx"}),
     "onnxruntime_int8": ("onnxruntime", "serving_onnxruntime", {"model": "onnx/1/model_int8.onnx"}),
@@ -105,7 +108,12 @@ class Peer:
             job["model"] = str(FORMS / options["model"])
         command = [environments.python_of(environment), HERE / "peers" / f"{script}.py", json.dumps(job)]
         self.process = subprocess.Popen(
-            list(map(str, command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            list(map(str, command)),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=os.environ | options.get("variables", {}),
         )
 
     def ask(self, texts: list[str], repeats: int) -> dict:

@@ -4,11 +4,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tensorflow.core.protobuf import saved_model_pb2
+import sabotage
+from sabotage import SABOTAGES
 
 from tf_finetune.serving import answers, clients, served_ops, session, verification
 from tf_finetune.serving.questions import Questions, Task, hostile_texts
-from tf_finetune.workdir import MANIFEST, write_manifest
 
 TEXTS = ["a good film", "bad plot " * 30, "", "short"]
 
@@ -18,28 +18,8 @@ def copy(exported, tmp_path):
     return Path(shutil.copytree(exported, tmp_path / "1"))
 
 
-def edited(folder, edit):
-    """Changes the graph of an export, and its checksums as if it had been written so."""
-    path = folder / "saved_model.pb"
-    model = saved_model_pb2.SavedModel.FromString(path.read_bytes())
-    edit(model.meta_graphs[0])
-    path.write_bytes(model.SerializeToString())
-    (folder / MANIFEST).unlink()
-    write_manifest(folder)
-
-
-def flipped(path, place):
-    content = bytearray(path.read_bytes())
-    content[int(len(content) * place)] ^= 0xFF
-    path.write_bytes(content)
-
-
 def broken(folder, task, hostile):
     return {check.promise: check.detail for check in verification.verify(folder, task, hostile) if not check.kept}
-
-
-def shard(folder):
-    return next(folder.glob("variables/variables.data-*"))
 
 
 def test_a_whole_export_keeps_all(exported, classifier, task, hostile):
@@ -57,62 +37,49 @@ def test_a_whole_export_keeps_all(exported, classifier, task, hostile):
 
 class TestSabotage:
     def test_a_flipped_byte_in_a_shard(self, copy, task, hostile):
-        flipped(shard(copy), 0.5)
+        SABOTAGES["a flipped byte in a shard"](copy)
         found = broken(copy, task, hostile)
         assert "missing or altered" in found["files are as they were exported"]
         assert "Checksum does not match" in found[verification.THROUGH_C_API]
 
     def test_a_flipped_byte_that_the_manifest_hides(self, copy, task, hostile):
-        flipped(shard(copy), 0.5)
-        (copy / MANIFEST).unlink()
-        write_manifest(copy)
+        SABOTAGES["a flipped byte that the manifest hides"](copy)
         assert "Checksum does not match" in broken(copy, task, hostile)[verification.THROUGH_C_API]
 
     def test_a_missing_shard(self, copy, task, hostile):
-        shard(copy).unlink()
+        SABOTAGES["a missing shard"](copy)
         found = broken(copy, task, hostile)
         assert "variables.data-00000-of-00001" in found["files are as they were exported"]
         assert "variables" in found[verification.THROUGH_C_API]
 
-    @pytest.mark.parametrize("operation", ["ReadFile", "EagerPyFunc", "XlaLaunch", "NoSuchOperation"])
+    @pytest.mark.parametrize("operation", sabotage.OPERATIONS)
     def test_an_operation_outside_of_the_list(self, copy, operation):
-        edited(copy, lambda graph: graph.graph_def.library.function[0].node_def.add(name="sabotage", op=operation))
+        sabotage.add_operation(copy, operation)
         check = served_ops.check(copy)
         assert not check.kept
         assert f"{operation}, as sabotage in " in check.detail
 
     def test_the_savers_operations_elsewhere(self, copy):
-        edited(copy, lambda graph: graph.graph_def.node.add(name="reader", op="RestoreV2"))
+        sabotage.edit(copy, lambda graph: graph.graph_def.node.add(name="reader", op="RestoreV2"))
         assert "RestoreV2, as reader in the graph" in served_ops.check(copy).detail
 
     def test_swapped_label_names(self, copy, task, hostile):
-        def swap(graph):
-            for function in graph.graph_def.library.function:
-                for node in function.node_def:
-                    values = node.attr["value"].tensor.string_val if node.op == "Const" else ()
-                    if list(values) == [b"bad", b"good", b"neither"]:
-                        values[:] = [b"good", b"neither", b"bad"]  # whichever is answered, it is another one now
+        SABOTAGES["swapped label names"](copy)
+        assert list(broken(copy, task, hostile)) == ["labels are the checkpoint's"]
 
-        edited(copy, swap)
-        found = broken(copy, task, hostile)
-        assert list(found) == ["labels are the checkpoint's"]
-
-    @pytest.mark.parametrize(("signature", "key", "axis"), [("serving_default", "text", 0), ("tokens", "input_ids", 1)])
-    def test_a_frozen_batch_or_length(self, copy, task, hostile, signature, key, axis):
-        def freeze(graph):
-            graph.signature_def[signature].inputs[key].tensor_shape.dim[axis].size = 8
-
-        edited(copy, freeze)
+    @pytest.mark.parametrize(("what", "signature"), [("batch", "serving_default"), ("length", "tokens")])
+    def test_a_frozen_batch_or_length(self, copy, task, hostile, what, signature):
+        SABOTAGES[f"a frozen {what}"](copy)
         (promise, detail), *_ = broken(copy, task, hostile).items()
         assert promise.startswith("signatures are those promised")
         assert detail == f"{signature} has a fixed batch or length"
 
     def test_a_signature_that_is_missing(self, copy, task, hostile):
-        edited(copy, lambda graph: graph.signature_def["tokens"].Clear())
+        sabotage.edit(copy, lambda graph: graph.signature_def["tokens"].Clear())
         assert "tokens is missing or has other inputs" in broken(copy, task, hostile).popitem()[1]
 
     def test_warmup_that_is_damaged(self, copy, task, hostile):
-        flipped(copy / "assets.extra" / "tf_serving_warmup_requests", 0.5)
+        sabotage.flip(copy / "assets.extra" / "tf_serving_warmup_requests")
         found = broken(copy, task, hostile)
         assert "missing, damaged or empty" in found["warmup requests are answered"]
 
