@@ -279,8 +279,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        return {**manifest, "files": dict(manifest["files"])}
-    except (OSError, ValueError, KeyError, TypeError):
+        files = {
+            name: {"bytes": entry["bytes"], "sha256": str(entry["sha256"])} for name, entry in manifest["files"].items()
+        }
+        return {**manifest, "files": files}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise InputError("checkpoint is incomplete", where=folder, expected=f"a readable {MANIFEST}") from None
 
 

@@ -15,6 +15,8 @@ def test_equal_a_count_by_hand():
     expected = 2 * (first + last + 3 * 4 * 4 + 3 * 4 * 2)
     assert forward_flops(SIZES, batch_size=3, length=5) == expected
     assert step_flops(SIZES, batch_size=3, length=5) == 3 * expected
+    expected = 2 * (2 * first + 3 * 4 * 4 + 3 * 4 * 2)
+    assert forward_flops(SIZES, batch_size=3, length=5, first_only=False) == expected
 
 
 def test_many_batches_at_once():

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import sabotage
 from sabotage import SABOTAGES
+from tensorflow.core.framework import types_pb2
 
+from tf_finetune.errors import InputError
 from tf_finetune.serving import answers, clients, served_ops, session, verification
 from tf_finetune.serving.questions import Questions, Task, hostile_texts
 
@@ -65,7 +67,9 @@ class TestSabotage:
 
     def test_swapped_label_names(self, copy, task, hostile):
         SABOTAGES["swapped label names"](copy)
-        assert list(broken(copy, task, hostile)) == ["labels are the checkpoint's"]
+        names, answered = broken(copy, task, hostile)
+        assert names == "label names are in the graph, in their order"
+        assert answered == "labels are the checkpoint's"
 
     @pytest.mark.parametrize(("what", "signature"), [("batch", "serving_default"), ("length", "tokens")])
     def test_a_frozen_batch_or_length(self, copy, task, hostile, what, signature):
@@ -73,6 +77,21 @@ class TestSabotage:
         (promise, detail), *_ = broken(copy, task, hostile).items()
         assert promise.startswith("signatures are those promised")
         assert detail == f"{signature} has a fixed batch or length"
+
+    def test_a_signature_of_another_type(self, copy, task, hostile):
+        def change(graph):
+            graph.signature_def["tokens"].inputs["input_ids"].dtype = types_pb2.DT_INT64
+
+        sabotage.edit(copy, change)
+        assert "input_ids of tokens is int64 where int32" in broken(copy, task, hostile).popitem()[1]
+
+    def test_a_type_that_there_is_not(self, copy, task, hostile):
+        def change(graph):
+            graph.signature_def["tokens"].inputs["input_ids"].dtype = 99
+
+        sabotage.edit(copy, change)
+        with pytest.raises(InputError, match="not a signature"):
+            verification.verify(copy, task, hostile)
 
     def test_a_signature_that_is_missing(self, copy, task, hostile):
         sabotage.edit(copy, lambda graph: graph.signature_def["tokens"].Clear())

@@ -220,11 +220,13 @@ def attention(
     query = ops.transpose(query * head_dim**-0.5, (0, 2, 1, 3))  # (batch, heads, length, head_dim)
     key = ops.transpose(key, (0, 2, 3, 1))  # (batch, heads, head_dim, length)
     value = ops.transpose(value, (0, 2, 1, 3))  # (batch, heads, length, head_dim)
-    scores = ops.matmul(query, key) + score_bias  # (batch, heads, length, length)
+    scores = ops.matmul(query, key) + score_bias  # (batch, heads, length or 1, length)
+    if first_only:  # so few that float32 costs nothing
+        scores = ops.cast(scores, "float32")
     # The softmax of a single token is 1, and Keras would warn that this is surely a mistake.
     probabilities = ops.ones_like(scores) if scores.shape[-1] == 1 else ops.softmax(scores)
     probabilities = probabilities if seed is None else dropout(probabilities, rate, seed)
-    context = ops.matmul(probabilities, value)
+    context = ops.matmul(ops.cast(probabilities, value.dtype), value)
     return ops.reshape(ops.transpose(context, (0, 2, 1, 3)), (-1, hidden))
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tf_finetune.commands.description import export_card
-from tf_finetune.commands.other_forms import check_packages, write_other_forms
+from tf_finetune.commands.other_forms import check_other_forms, check_packages, write_other_forms
 from tf_finetune.commands.restore import load_classifier, trained_run
 from tf_finetune.commands.verify import questions_of_test_split, verified
 from tf_finetune.config import ExperimentConfig
@@ -38,6 +38,7 @@ def export(workdir: str | Path, config: ExperimentConfig | None = None) -> Path:
 def _export(run: Workdir, checkpoint: Path, config: ExperimentConfig) -> Path:
     classifier, pairs = load_classifier(checkpoint, config), bool(config.data.text_pair_column)
     task, hostile = Task.of(classifier, pairs=pairs), Questions.of(classifier, hostile_texts(pairs))
+    check_other_forms(config, checkpoint, classifier, run)
     target = next_version(run.export)
     with published_folder(target) as aside:
         save_model(classifier, aside, pairs=pairs)

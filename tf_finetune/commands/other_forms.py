@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tf_finetune import runtime
+from tf_finetune import json_files, runtime
 from tf_finetune.commands.evaluate import compared_examples
 from tf_finetune.config import ExperimentConfig, ProblemType
 from tf_finetune.errors import InputError, RunError
@@ -18,7 +18,7 @@ from tf_finetune.evaluation.metrics import headline, metrics_of
 from tf_finetune.serving.answers import TOLERANCE
 from tf_finetune.serving.comparison import Comparison, compare, table
 from tf_finetune.serving.export import next_version
-from tf_finetune.workdir import MANIFEST, Workdir, published_folder
+from tf_finetune.workdir import MANIFEST, Workdir, published_folder, read_manifest
 
 if TYPE_CHECKING:
     from tf_finetune.data.tokenized import TokenizedExamples
@@ -46,6 +46,13 @@ def check_packages(config: ExperimentConfig) -> None:
             )
 
 
+def check_other_forms(config: ExperimentConfig, checkpoint: Path, classifier: "Classifier", run: Workdir) -> None:
+    """Raises InputError where a form is asked for and the model is too large, or there is nothing to compare with."""
+    if any(getattr(config.export, form) for form in NEEDED):
+        _check_size(classifier, checkpoint)
+        compared_examples(config, checkpoint, run)
+
+
 def write_other_forms(
     workdir: str | Path, config: ExperimentConfig, checkpoint: Path, classifier: "Classifier"
 ) -> list[Path]:
@@ -67,10 +74,8 @@ def write_other_forms(
     check_packages(config)
     if not any(getattr(config.export, form) for form in NEEDED):
         return []
-    size = 4 * sum(math.prod(weight.shape) for weight in classifier.model.weights)
-    if size > LARGEST_BYTES:
-        expected, got = f"at most {LARGEST_BYTES / 1e9:.2f} GB", f"{size / 1e9:.2f} GB"
-        raise InputError("the model is too large for LiteRT and ONNX", where=checkpoint, expected=expected, got=got)
+    _check_size(classifier, checkpoint)
+    size = _size(classifier)
     examples, split = compared_examples(config, checkpoint, Workdir(workdir))
     examples = classifier.tokenize(examples)
     expected, written = classifier.logits_of(examples), []
@@ -98,7 +103,8 @@ def write_other_forms(
             _judge(comparisons, classifier.problem_type)
             classifier.tokenizer.save_pretrained(aside)
             shutil.copyfile(checkpoint / "config.json", aside / "config.json")
-            shutil.copyfile(checkpoint / MANIFEST, aside / f"checkpoint_{MANIFEST}")
+            kept = {name: value for name, value in read_manifest(checkpoint).items() if name != "temperature"}
+            json_files.write(aside / f"checkpoint_{MANIFEST}", kept)  # the form's head is divided by it already
         print(f"exported to {target}")
         written.append(target)
     return written
@@ -145,3 +151,15 @@ def _logits_of(logits: Logits, examples: "TokenizedExamples", classifier: "Class
         result[rows] = logits(inputs)
         start += len(rows)
     return result
+
+
+def _check_size(classifier: "Classifier", checkpoint: Path) -> None:
+    """Raises InputError where neither form could hold the model."""
+    if (size := _size(classifier)) > LARGEST_BYTES:
+        expected, got = f"at most {LARGEST_BYTES / 1e9:.2f} GB", f"{size / 1e9:.2f} GB"
+        raise InputError("the model is too large for LiteRT and ONNX", where=checkpoint, expected=expected, got=got)
+
+
+def _size(classifier: "Classifier") -> int:
+    """Bytes of its weights in float32."""
+    return 4 * sum(math.prod(weight.shape) for weight in classifier.model.weights)

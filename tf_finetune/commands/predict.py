@@ -66,6 +66,7 @@ def takes_pairs(saved_model: str | Path) -> bool:
 
 def _exported(folder: Path) -> "Exported":
     runtime.import_tensorflow_quietly()
+    runtime.disable_reduced_float32()
     from tf_finetune.serving.exported import Exported
 
     return Exported(folder)

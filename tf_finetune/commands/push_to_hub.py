@@ -28,7 +28,7 @@ CARD = """\
 {description}
 ## Use
 
-With PyTorch:
+With PyTorch{undivided}:
 
 ```python
 from transformers import pipeline
@@ -135,6 +135,7 @@ def model_card(
         name=name,
         description=description(config, labels, evaluation, temperature),
         temperature=temperature,
+        undivided="" if temperature == 1 else ", whose probabilities are of undivided logits",
         example='{"text": "...", "text_pair": "..."}' if pairs else '"..."',
         answered='["..."], ["..."]' if pairs else '["..."]',
         max_length=config.data.max_length,

@@ -13,8 +13,8 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, problem_type: Proble
 
     No label changes by it: what was most probable stays so, and a probability of 0.5 stays one.
 
-    The labels are smoothed by one example a class (Platt 1999): where a few examples are all answered right, the
-    cross-entropy alone would ask for probabilities of 1.
+    The labels are smoothed by one more example, of which nothing is known (after Platt 1999): where a few examples are
+    all answered right, the cross-entropy alone would ask for probabilities of 1.
 
     Args:
         logits: float (n, num_labels), finite, of examples that were not trained on; n of 1 or more.
@@ -31,7 +31,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, problem_type: Proble
     several = problem_type is ProblemType.MULTI_LABEL_CLASSIFICATION
     outcomes = 2 if several else classes
     hits = np.asarray(labels, np.float64) if several else np.eye(classes)[np.asarray(labels)]
-    targets = (examples * hits + 1) / (examples + outcomes)
+    targets = (examples * hits + 1 / outcomes) / (examples + 1)
 
     def loss(temperature: float) -> float:
         scaled = logits / temperature

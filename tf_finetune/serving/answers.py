@@ -9,9 +9,10 @@ from tf_finetune.config import ProblemType
 from tf_finetune.evaluation.metrics import THRESHOLD, probabilities_of
 from tf_finetune.serving.graph import TOKEN_INPUTS, outputs, text_inputs
 from tf_finetune.serving.questions import Questions, Task
-from tf_finetune.serving.session import Answer, signature_tensors
+from tf_finetune.serving.session import Answer, meta_graph, signature_tensors
 
-TOLERANCE = 1e-4  # of a probability, between two float32 programs that sum in different orders
+TOLERANCE = 1e-4  # of a number, or of 1 if that is more, between two float32 programs that sum in different orders
+STRINGS = {"text", "text_pair", "label", "labels"}  # the other inputs are int32, the other outputs float32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +41,22 @@ def signatures(saved_model: Path, task: Task) -> Check:
             return Check(promise, False, f"{name} has a fixed batch or length")
         if any(not tensor.shape or tensor.shape[0] is not None for tensor in signature.outputs.values()):
             return Check(promise, False, f"{name} answers with something that is not an entry a text")
+        for kind, tensors in {"int32": signature.inputs, "float32": signature.outputs}.items():
+            for key, tensor in tensors.items():
+                if tensor.dtype != (expected := "string" if key in STRINGS else kind):
+                    return Check(promise, False, f"{key} of {name} is {tensor.dtype} where {expected} was expected")
     return Check(promise, True, ", ".join(wanted))
+
+
+def label_names(saved_model: Path, task: Task) -> Check:
+    """Whether the graph has them, in the order of the probabilities: no text may be answered with some of them."""
+    names = [name.encode() for name in task.label_names]
+    functions = meta_graph(saved_model).graph_def.library.function
+    constants = (
+        node.attr["value"].tensor for function in functions for node in function.node_def if node.op == "Const"
+    )
+    found = any(list(constant.string_val) == names for constant in constants)
+    return Check("label names are in the graph, in their order", found, f"{len(names)} names")
 
 
 def of_texts(answer: Answer, asked: Questions, task: Task, *, what: str = "") -> list[Check]:
@@ -86,12 +102,14 @@ def close(promise: str, got: np.ndarray, expected: np.ndarray) -> Check:
     """Whether numbers are equal within the tolerance."""
     if got.shape != expected.shape:
         return Check(promise, False, f"shape {got.shape} where {expected.shape} was expected")
-    difference = float(np.abs(got - expected).max(initial=0.0))
+    difference = float((np.abs(got - expected) / np.maximum(np.abs(expected), 1)).max(initial=0.0))
     return Check(promise, difference <= TOLERANCE, f"largest difference {difference:.1e}")  # NaN is no such number
 
 
 def _several_labels(got: list[str], probabilities: np.ndarray, task: Task, what: str) -> Check:
     """A class whose probability is within the tolerance of the threshold may be answered or not."""
+    if len(got) != len(probabilities):
+        return Check(f"labels are the checkpoint's{what}", False, f"{len(got)} answers to {len(probabilities)} texts")
     answered = np.array(got).reshape(probabilities.shape) == np.array(task.label_names)
     sure = np.abs(probabilities - THRESHOLD) > TOLERANCE
     right = (answered == (probabilities >= THRESHOLD))[sure]
@@ -100,6 +118,8 @@ def _several_labels(got: list[str], probabilities: np.ndarray, task: Task, what:
 
 def _labels(got: list[str], probabilities: np.ndarray, task: Task, what: str) -> Check:
     """A text whose best two labels are within the tolerance may get either."""
+    if len(got) != len(probabilities):
+        return Check(f"labels are the checkpoint's{what}", False, f"{len(got)} answers to {len(probabilities)} texts")
     near = probabilities >= probabilities.max(axis=-1, keepdims=True) - 2 * TOLERANCE
     names = np.array(task.label_names)
     right = [label in names[row] for label, row in zip(got, near, strict=True)]

@@ -29,8 +29,8 @@ def check_rest(expected: Answer, answered: dict[str, Answer]) -> Check:
     """
     promise = "answers travel as REST's JSON, row and columnar"
     for form, row in FORMS.items():
-        body = rest.response_body(answered[form], row=row)
         try:
+            body = rest.response_body(answered[form], row=row)
             content = json.loads(body, parse_constant=_refused)
         except ValueError as error:
             return Check(promise, False, f"{form}: {error}")

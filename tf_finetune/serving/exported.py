@@ -33,7 +33,7 @@ class Exported:
 
         names = text_inputs(self.task.pairs)
         asked = dict(zip(names, (texts,) if pairs is None else (texts, pairs), strict=True))
-        encoded = {name: [text.encode("utf-8", "replace") for text in side] for name, side in asked.items()}
+        encoded = {name: [text.encode("utf-8", "surrogatepass") for text in side] for name, side in asked.items()}
         answer = self._answer(**{name: tf.constant(side, tf.string) for name, side in encoded.items()})
         columns = {name: value.numpy() for name, value in answer.items()}
         for index in range(len(texts)):

@@ -50,7 +50,12 @@ def signature_tensors(saved_model: Path) -> dict[str, Signature]:
 
     def tensor(info) -> SignatureTensor:
         shape = tuple(dim.size if dim.size >= 0 else None for dim in info.tensor_shape.dim)
-        return SignatureTensor(info.name, dtypes.as_dtype(info.dtype).name, shape)
+        try:
+            return SignatureTensor(info.name, dtypes.as_dtype(info.dtype).name, shape)
+        except TypeError as unknown:
+            raise InputError(
+                "not a signature", where=saved_model, expected="a type of TensorFlow", got=unknown
+            ) from None
 
     return {
         name: Signature(
@@ -154,8 +159,9 @@ def _feed(tensor: SignatureTensor, value: list) -> dict:
 
 def _ask(script: Path, request: dict, timeout: float) -> dict:
     # The CPU answers: the accelerator's memory is the parent's already, and a server may have none.
+    # "-P": modules that lie beside the script are not for it to import.
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
-    command, message = [sys.executable, "-I", str(script)], json.dumps(request).encode()
+    command, message = [sys.executable, "-P", str(script)], json.dumps(request).encode()
     try:
         child = subprocess.run(
             command, input=message, capture_output=True, env=environment, timeout=timeout, check=False

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from tf_finetune.config import ProblemType
 from tf_finetune.errors import InputError
 from tf_finetune.serving import answers, clients, served_ops, warmup
 from tf_finetune.serving.answers import Check
@@ -12,6 +13,9 @@ from tf_finetune.workdir import check_manifest
 THROUGH_C_API = "answers through TensorFlow's C API"
 IN_PYTHON = "answers the same in a process of TensorFlow and TensorFlow Text alone"
 SCANNED = "saved_model_cli scan finds no operation it warns of"
+
+# Time to answer: for a start, and what a slow machine takes for a token of a large model.
+SECONDS, SECONDS_A_TOKEN = 120.0, 0.1
 
 # The last of HOSTILE_TEXTS hold the long one, on either side of a pair.
 SHORT, LONG = slice(0, -2), slice(-2, None)
@@ -32,13 +36,17 @@ def verify(saved_model: Path, task: Task, hostile: Questions, test: Questions | 
     """
     signatures = answers.signatures(saved_model, task)
     checks = [_files(saved_model), signatures, served_ops.check(saved_model)]
+    if task.problem_type is not ProblemType.REGRESSION:
+        checks.append(answers.label_names(saved_model, task))
     if not signatures.kept:
         return checks
     recorded = warmup.read(saved_model)
     asked = _requests(hostile, test) | {f"warmup {n}": request for n, request in enumerate(recorded or [])}
+    tokens = sum(len(ids) for questions in (hostile, test) if questions for ids in questions.token_ids)
+    timeout = SECONDS + SECONDS_A_TOKEN * tokens
     try:
-        answered = dict(zip(asked, run_in_c_api(saved_model, list(asked.values())), strict=True))
-    except RuntimeError as error:
+        answered = dict(zip(asked, run_in_c_api(saved_model, list(asked.values()), timeout), strict=True))
+    except (RuntimeError, InputError) as error:
         return [*checks, Check(THROUGH_C_API, False, str(error))]
     return [
         *checks,
