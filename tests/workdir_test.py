@@ -137,7 +137,10 @@ class TestManifest:
         with pytest.raises(InputError, match=r"missing or altered, in .*weights"):
             workdir.check_manifest(manifested)
 
-    @pytest.mark.parametrize("content", [None, b"", b"{}", b"[]", b"\xff", b'{"files": {"weights": {'])
+    @pytest.mark.parametrize(
+        "content",
+        [None, b"", b"{}", b"[]", b"\xff", b'{"files": {"weights": {', b'{"files": [1]}', b'{"files": {"weights": 3}}'],
+    )
     def test_unreadable_manifest(self, manifested, content):
         (manifested / workdir.MANIFEST).unlink()
         if content is not None:
