@@ -6,15 +6,14 @@ The environment (`peers/tensorflow_2_12.txt`) has tensorflow-cpu and tensorflow-
 is in the export's manifest.
 """
 
-import json
-import subprocess
 import sys
 from pathlib import Path
 
 import environments
 
-from tf_finetune.serving import answers, session
+from tf_finetune.serving import answers
 from tf_finetune.serving.export import description, newest
+from tf_finetune.serving.session import run_in_c_api
 
 ENVIRONMENT = "tensorflow_2_12"
 
@@ -26,17 +25,6 @@ def libraries() -> dict[str, list[str]]:
     return {"libraries": cores, "op_libraries": sorted(map(str, packages.glob("tensorflow_text/python/*/_*.so")))}
 
 
-def ask(saved_model: Path, requests: list[tuple[str, dict]]) -> list[session.Answer]:
-    signatures = session.signature_tensors(saved_model)
-    runs = [session._run(signatures, name, inputs) for name, inputs in requests]
-    request = json.dumps({**libraries(), "saved_model": str(saved_model), "runs": runs})
-    command = [str(environments.python_of(ENVIRONMENT)), "-I", str(session.C_API)]
-    done = subprocess.run(command, input=request, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(done.stderr.splitlines()[-1])
-    return session._answers(json.loads(done.stdout), [signatures[name] for name, _ in requests])
-
-
 def main() -> None:
     if len(sys.argv) != 2:
         sys.exit(__doc__)
@@ -45,7 +33,8 @@ def main() -> None:
         sys.exit(reason)
     kept = description(saved_model)
     task, hostile = kept.task, kept.questions
-    texts, tokens = ask(saved_model, [("serving_default", hostile.texts), ("tokens", hostile.tokens)])
+    requests = [("serving_default", hostile.texts), ("tokens", hostile.tokens)]
+    texts, tokens = run_in_c_api(saved_model, requests, of=libraries())
     checks = [*answers.of_texts(texts, hostile, task), *answers.of_tokens(tokens, hostile, task)]
     for check in checks:
         print(f"{'kept' if check.kept else 'BROKEN':<8}{check.promise}: {check.detail}")

@@ -11,7 +11,7 @@ def load(job):
     folder = Path(job["saved_model"])
     # Its tensors by name, which reading the graph would import Python TensorFlow for.
     text, probabilities = job["tensors"]
-    libraries = session._libraries()
+    libraries = session.libraries()
     tf = c_api.open_c_api(libraries["libraries"])
     for library in libraries["op_libraries"]:
         c_api.checked(tf, tf.TF_LoadLibrary, library.encode())

@@ -116,7 +116,7 @@ def test_a_missing_shard_is_an_error(broken):
 
 
 def test_without_the_op_libraries_the_missing_op_is_named(saved_model, monkeypatch):
-    libraries = session._libraries() | {"op_libraries": []}
+    libraries = session.libraries() | {"op_libraries": []}
     monkeypatch.setattr(session, "_libraries", lambda: libraries)
     with pytest.raises(RuntimeError, match="Op type not registered 'FastWordpieceTokenize"):
         session.run_in_c_api(saved_model, [("serving_default", {"text": TEXTS})])
@@ -155,7 +155,7 @@ def run_python(code, request=None):
 
 
 def test_the_script_refuses_a_process_that_python_tensorflow_could_have_helped(saved_model):
-    request = {**session._libraries(), "saved_model": str(saved_model), "runs": []}
+    request = {**session.libraries(), "saved_model": str(saved_model), "runs": []}
     imports = "import runpy, sys, types; sys.modules |= dict.fromkeys(('tensorflow', 'keras', 'tf_finetune'), types)"
     child = run_python(f"{imports}; runpy.run_path({str(session.C_API)!r}, run_name='__main__')", request)
     assert (child.returncode, child.stdout) == (1, "")
@@ -172,7 +172,7 @@ def test_the_script_refuses_a_process_that_python_tensorflow_could_have_helped(s
 )
 def test_a_run_that_fails_is_one_error_line(saved_model, outputs, message):
     run = {"inputs": {"serving_default_text:0": {"dtype": "string", "value": TEXTS}}, "outputs": outputs}
-    request = {**session._libraries(), "saved_model": str(saved_model), "runs": [run]}
+    request = {**session.libraries(), "saved_model": str(saved_model), "runs": [run]}
     with pytest.raises(RuntimeError, match=message):
         session._ask(session.C_API, request, timeout=60)
 
@@ -181,7 +181,7 @@ def test_runs_free_what_they_allocate(saved_model):
     # 200 MB of text goes in; kept, it would show. The peak (ru_maxrss) would not: a child inherits its parent's.
     code = f"""
 import json, pathlib, runpy
-script, libraries = runpy.run_path({str(session.C_API)!r}), {session._libraries()!r}
+script, libraries = runpy.run_path({str(session.C_API)!r}), {session.libraries()!r}
 tf = script["open_c_api"](libraries["libraries"])
 for library in libraries["op_libraries"]:
     script["checked"](tf, tf.TF_LoadLibrary, library.encode())

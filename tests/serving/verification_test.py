@@ -146,7 +146,7 @@ class TestAnyClient:
         fed, outputs = {name: {"dtype": "int32", "value": [1]}}, {"label": "StatefulPartitionedCall:0"}
         request = {"saved_model": str(exported), "runs": [{"inputs": fed, "outputs": outputs}]}
         with pytest.raises(RuntimeError, match=r"int32|Expects arg\[0\] to be string"):
-            session._ask(session.C_API, session._libraries() | request, timeout=60)
+            session._ask(session.C_API, session.libraries() | request, timeout=60)
 
     def test_shapes_that_do_not_fit(self, exported):
         inputs = {"input_ids": [[1, 2]], "attention_mask": [[1]], "token_type_ids": [[0, 0]]}

@@ -68,7 +68,11 @@ def signature_tensors(saved_model: Path) -> dict[str, Signature]:
 
 
 def run_in_c_api(
-    saved_model: Path, requests: list[tuple[str, dict[str, list]]], timeout: float = 120.0
+    saved_model: Path,
+    requests: list[tuple[str, dict[str, list]]],
+    timeout: float = 120.0,
+    *,
+    of: dict[str, list[str]] | None = None,
 ) -> list[Answer]:
     """Answer requests of (signature name, inputs by key) with outputs by key: strings as lists, the rest as arrays.
 
@@ -76,6 +80,7 @@ def run_in_c_api(
         saved_model: the folder of one exported version.
         requests: every input a nested list or an array; a string may be str or bytes.
         timeout: seconds for the whole process, which starts in about one.
+        of: the `libraries` of another TensorFlow; None means this environment's.
 
     Raises:
         InputError: not a SavedModel, or a request that does not fit its signature.
@@ -83,7 +88,7 @@ def run_in_c_api(
     """
     signatures = signature_tensors(saved_model)
     runs = [_run(signatures, name, inputs) for name, inputs in requests]
-    reply = _ask(C_API, {**_libraries(), "saved_model": str(saved_model), "runs": runs}, timeout)
+    reply = _ask(C_API, {**(of or libraries()), "saved_model": str(saved_model), "runs": runs}, timeout)
     return _answers(reply, [signatures[name] for name, _ in requests])
 
 
@@ -116,7 +121,8 @@ def _answers(reply: dict, signatures: list[Signature]) -> list[Answer]:
     return reply["answers"]
 
 
-def _libraries() -> dict[str, list[str]]:
+def libraries() -> dict[str, list[str]]:
+    """TensorFlow's shared libraries, and under "op_libraries" those of TensorFlow Text's operations."""
     tensorflow, text = (importlib.util.find_spec(name) for name in ("tensorflow", "tensorflow_text"))
     folder = Path(tensorflow.origin).parent
     # All op libraries of tensorflow_text: naming the one or two a graph needs would save 0.2 seconds and rot.
