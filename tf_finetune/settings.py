@@ -15,11 +15,19 @@ from tf_finetune.config import ExperimentConfig
 from tf_finetune.errors import InputError
 from tf_finetune.readers.rows import Columns
 
+_RATE_OR_THEIRS = ("-1 (the checkpoint's), or at least 0 and below 1", lambda value: value == -1 or 0 <= value < 1)
 # (field, the values it may take in words, the test)
 _LIMITS = (
     ("data.max_length", "at least 3: [CLS], one token, [SEP]", lambda value: value >= 3),
     ("data.max_examples", "0 (all) or more", lambda value: value >= 0),
     ("data.validation_examples", "0 (a tenth of train) or more", lambda value: value >= 0),
+    ("model.freeze_layers", "0 (none) or more", lambda value: value >= 0),
+    ("model.reinit_layers", "0 (none) or more", lambda value: value >= 0),
+    ("model.hidden_dropout", *_RATE_OR_THEIRS),
+    ("model.attention_dropout", *_RATE_OR_THEIRS),
+    ("model.classifier_dropout", *_RATE_OR_THEIRS),
+    ("optimizer.layer_decay", "above 0 and at most 1", lambda value: 0 < value <= 1),
+    ("train.label_smoothing", "at least 0 and below 1", lambda value: 0 <= value < 1),
     ("optimizer.learning_rate", "more than 0", lambda value: value > 0),
     ("optimizer.weight_decay", "0 or more", lambda value: value >= 0),
     ("optimizer.warmup_proportion", "between 0 and 1", lambda value: 0 <= value <= 1),
@@ -254,6 +262,16 @@ def source_options(config: ExperimentConfig) -> dict[str, Any]:
         "validation_examples": config.data.validation_examples,
         "seed": config.runtime.seed,
     }
+
+
+def dropout_overrides(config: ExperimentConfig) -> dict[str, float]:
+    """Overrides of a config.json's rates, where the config has its own."""
+    rates = {
+        "hidden_dropout_prob": config.model.hidden_dropout,
+        "attention_probs_dropout_prob": config.model.attention_dropout,
+        "classifier_dropout": config.model.classifier_dropout,
+    }
+    return {name: rate for name, rate in rates.items() if rate >= 0}
 
 
 def classifier_options(config: ExperimentConfig) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 from tf_finetune import settings
 from tf_finetune.commands import restore, resume
 from tf_finetune.commands.train import train
-from tf_finetune.config import ClassWeights, ExperimentConfig, ProblemType
+from tf_finetune.config import ClassWeights, ExperimentConfig, ProblemType, Schedule
 from tf_finetune.errors import Interrupted
 from tf_finetune.training import checkpoints, kernels
 from tf_finetune.training.checkpoints import TrainingState
@@ -60,13 +60,18 @@ VARIANTS = {
     "early_stopping": {"early_stopping_patience": 1},
     "validation_in_mid_epoch": {"validate_every_steps": 4, "early_stopping_patience": 4},
     "checkpoints_by_steps": {"checkpoint_every_steps": 2, "keep_checkpoints": 1},
-}
+    "recipe": {
+        "label_smoothing": 0.1, "best_metric": "loss", "model.freeze_embeddings": True, "model.reinit_layers": 1,
+        "model.hidden_dropout": 0.2, "optimizer.layer_decay": 0.8, "optimizer.schedule": Schedule.COSINE,
+    },
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_run_that_is_killed_again_and_again(config, tmp_path, monkeypatch, variant):
     for name, value in VARIANTS[variant].items():
-        setattr(config.train, name, value)
+        section, _, field = name.rpartition(".")
+        setattr(getattr(config, section or "train"), field, value)
     train(config, tmp_path / "reference")
     reference = outcome(tmp_path / "reference")
     points = [

@@ -1,3 +1,5 @@
+import math
+
 import keras
 import numpy as np
 import pytest
@@ -6,7 +8,14 @@ from keras import ops
 
 from tf_finetune.bert.architecture import BertArchitecture
 from tf_finetune.bert.model import TFBertForSequenceClassification
-from tf_finetune.training.optimizer import AdamWeightDecay, WarmupLinearDecay, create_optimizer
+from tf_finetune.training.optimizer import (
+    AdamWeightDecay,
+    WarmupConstant,
+    WarmupCosineDecay,
+    WarmupLinearDecay,
+    create_optimizer,
+    layer_decay_factors,
+)
 
 SHAPES = {"table": (6, 3), "kernel": (3, 4), "bias": (4,)}
 
@@ -16,6 +25,17 @@ def linear_schedule_with_warmup(step, warmup, total):
     if step < warmup:
         return float(step) / float(max(1, warmup))
     return max(0.0, float(total - step) / float(max(1, total - warmup)))
+
+
+def cosine_schedule_with_warmup(step, warmup, total):
+    """What transformers.get_cosine_schedule_with_warmup gives, with its half a cycle."""
+    if step < warmup:
+        return step / max(1, warmup)
+    return max(0.0, 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup))))
+
+
+def constant_schedule_with_warmup(step, warmup, total):
+    return min(1.0, step / max(1, warmup)) if step < warmup else 1.0
 
 
 def new_variables(seed=0):
@@ -45,6 +65,16 @@ class TestSchedule:
             [float(schedule(step)) for step in range(total + 3)], expected, rtol=1e-5, atol=1e-12
         )
 
+    @pytest.mark.parametrize(("warmup", "total"), [(0, 10), (1, 10), (3, 10), (10, 10), (0, 1), (79, 792)])
+    def test_cosine_and_constant_equal_transformers_at_every_step(self, warmup, total):
+        for schedule, formula in (
+            (WarmupCosineDecay, cosine_schedule_with_warmup),
+            (WarmupConstant, constant_schedule_with_warmup),
+        ):
+            found = [float(schedule(2e-5, total, warmup)(step)) for step in range(total + 1)]
+            expected = [2e-5 * formula(step, warmup, total) for step in range(total + 1)]
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-11)
+
     def test_peak_is_reached_at_the_end_of_the_warmup(self):
         assert float(WarmupLinearDecay(0.5, 10, 4)(4)) == 0.5
 
@@ -60,11 +90,12 @@ class TestSchedule:
         schedule = WarmupLinearDecay(5e-5, 300, 500)
         np.testing.assert_allclose([float(schedule(step)) for step in (0, 100, 299)], [0, 1e-5, 2.99e-5], rtol=1e-6)
 
-    def test_serialization(self):
-        schedule = WarmupLinearDecay(1e-4, 10, 3)
+    @pytest.mark.parametrize("kind", [WarmupLinearDecay, WarmupCosineDecay, WarmupConstant])
+    def test_serialization(self, kind):
+        schedule = kind(1e-4, 10, 3)
         saved = keras.optimizers.schedules.serialize(schedule)
         loaded = keras.optimizers.schedules.deserialize(saved)
-        assert type(loaded) is WarmupLinearDecay
+        assert type(loaded) is kind
         assert loaded.get_config() == schedule.get_config()
 
 
@@ -117,6 +148,48 @@ class TestFusedKernel:
             reference.apply(dense(gradients), twin)
         for mine, theirs in zip(ours, twin, strict=True):
             np.testing.assert_allclose(mine.numpy(), theirs.numpy(), rtol=1e-6)
+
+
+class TestLayerDecay:
+    def test_the_factors_of_three_blocks(self):
+        assert layer_decay_factors(1.0, 3) == []
+        factors = dict(layer_decay_factors(0.5, 3))
+        assert factors == {"/layer_0/": 0.25, "/layer_1/": 0.5, "/layer_2/": 1.0, "/embeddings/": 0.125}
+
+    def test_a_block_that_is_not_another_ones_beginning(self):
+        model = TFBertForSequenceClassification(
+            BertArchitecture(
+                vocab_size=9, hidden_size=4, num_hidden_layers=11, num_attention_heads=1, intermediate_size=4
+            )
+        )
+        model.build()
+        optimizer = AdamWeightDecay(0.1, learning_rate_factors=layer_decay_factors(0.5, 11))
+        factors = {
+            variable.path.split("/", 1)[1]: optimizer._factor(variable) for variable in model.trainable_variables
+        }
+        assert factors["bert/layer_1/attention/qkv/kernel"] == 0.5**9
+        assert factors["bert/layer_10/attention/qkv/kernel"] == 1
+        assert factors["bert/embeddings/word_embeddings/embeddings"] == 0.5**11
+        assert factors["bert/pooler/kernel"] == factors["classifier/kernel"] == 1
+
+    @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+    def test_equals_an_optimizer_of_another_learning_rate(self, weight_decay):
+        options = {"weight_decay": weight_decay, "exclude_from_weight_decay": ["bias$"]}
+        ours, whole, tenth = new_variables(), new_variables(), new_variables()
+        optimizer = AdamWeightDecay(0.01, learning_rate_factors=[("kernel", 0.1)], **options)
+        others = {0.01: whole, 0.001: tenth}
+        twins = {rate: AdamWeightDecay(rate, **options) for rate in others}
+        for gradients in new_gradients(5):
+            optimizer.apply(gradients, ours)
+            for rate, variables in others.items():
+                twins[rate].apply(gradients, variables)
+        for mine, expected in zip(ours, (whole[0], tenth[1], whole[2]), strict=True):
+            np.testing.assert_allclose(mine.numpy(), expected.numpy(), rtol=0, atol=1e-7)
+
+    def test_serialization(self):
+        optimizer = AdamWeightDecay(0.01, learning_rate_factors=[("kernel", 0.1)])
+        loaded = AdamWeightDecay.from_config(optimizer.get_config())
+        assert loaded.learning_rate_factors == (("kernel", 0.1),)
 
 
 class TestAgainstTorch:

@@ -299,6 +299,18 @@ class BertBackbone(layers.Layer):
             for target in targets:
                 denses[target].enable_lora(rank, lora_alpha=lora_alpha)
 
+    def reinitialize(self, num_layers: int) -> None:
+        """Draws the weights of the pooler and of the last blocks anew."""
+        for layer in (*self.encoder[len(self.encoder) - num_layers :], self.pooler):
+            for variable in layer.weights:
+                start = {"kernel": _initializer(self.architecture), "gamma": keras.initializers.Ones()}
+                variable.assign(start.get(variable.name, keras.initializers.Zeros())(variable.shape, variable.dtype))
+
+    def freeze(self, *, embeddings: bool, num_layers: int) -> None:
+        """Keeps the embeddings, and the first blocks, as they are."""
+        for layer in (*([self.embeddings] if embeddings else []), *self.encoder[:num_layers]):
+            layer.trainable = False
+
     def call(
         self,
         input_ids,

@@ -35,7 +35,8 @@ from tf_finetune.training import advice, checkpoints, state_arrays
 from tf_finetune.training.callbacks import MetricsLog
 from tf_finetune.training.checkpoints import TrainingState
 from tf_finetune.training.cost import CostMeter
-from tf_finetune.training.optimizer import WarmupLinearDecay, create_optimizer
+from tf_finetune.training.losses import SmoothedCrossentropy
+from tf_finetune.training.optimizer import WarmupSchedule, create_optimizer, layer_decay_factors
 from tf_finetune.training.stops import Stops
 from tf_finetune.workdir import Workdir, writing
 
@@ -71,6 +72,7 @@ def fit(inputs: Inputs, run: Workdir, stops: Stops, *, num_train_steps: int | No
     shown, log = _shown(inputs.splits, config), MetricsLog(run.metrics, run.tensorboard)
     began = time.perf_counter()
     untrained = None if earlier else _first_look(classifier, tokenized["validation"], shown)
+    _check_best_metric(config.train.best_metric, untrained)
     meter = _cost_meter(classifier, policy, config, seconds_between=time.perf_counter() - began)
     metrics = _restored(classifier.model, earlier.checkpoint) if earlier else {}
     with stops.deferred():
@@ -115,6 +117,13 @@ def _first_look(
     untrained = validate(classifier, examples)
     _show_answers(classifier, shown)
     return untrained
+
+
+def _check_best_metric(name: str, untrained: dict[str, float] | None) -> None:
+    """Refuses a metric that these labels do not have, before anything is trained for it."""
+    if name and untrained is not None and name not in untrained:
+        expected = " or ".join(sorted(untrained))
+        raise InputError("no such metric in validation", where="train.best_metric", expected=expected, got=name)
 
 
 def _open(
@@ -193,9 +202,26 @@ def build_classifier(config: ExperimentConfig, splits: sources.Splits, checkpoin
         splits.problem_type.value,
     )
     model = TFBertForSequenceClassification.from_pretrained(
-        checkpoint, id2label=list(splits.label_names), new_head=new_head, problem_type=splits.problem_type.value
+        checkpoint,
+        id2label=list(splits.label_names),
+        new_head=new_head,
+        problem_type=splits.problem_type.value,
+        **settings.dropout_overrides(config),
     )
+    _choose_layers(model, config, checkpoint)
     return Classifier(model, tokenizer, **settings.classifier_options(config))
+
+
+def _choose_layers(model: TFBertForSequenceClassification, config: ExperimentConfig, checkpoint: Path) -> None:
+    """Starts the last blocks anew and keeps the first ones out of training, where the config says so."""
+    layers = model.architecture.num_hidden_layers
+    for field in ("freeze_layers", "reinit_layers"):
+        if (number := getattr(config.model, field)) > layers:
+            where, expected = f"model.{field}, of {checkpoint}", f"at most {layers}, the blocks it has"
+            raise InputError("the model has fewer blocks", where=where, expected=expected, got=number)
+    if config.model.reinit_layers:
+        model.bert.reinitialize(config.model.reinit_layers)
+    model.bert.freeze(embeddings=config.model.freeze_embeddings, num_layers=config.model.freeze_layers)
 
 
 def _check_vocabulary(tokens: int, rows: int, checkpoint: Path) -> None:
@@ -261,7 +287,7 @@ def _cost_meter(classifier: Classifier, policy: str, config: ExperimentConfig, *
 
 def _compile(
     classifier: Classifier, examples: TokenizedExamples, config: ExperimentConfig, num_train_steps: int | None
-) -> WarmupLinearDecay:
+) -> WarmupSchedule:
     """Makes the model ready to train, and warns of what usually is a mistake in its options."""
     chosen = config.optimizer
     if num_train_steps is None:
@@ -278,6 +304,8 @@ def _compile(
         adam_beta2=chosen.beta_2,
         adam_epsilon=chosen.epsilon,
         adam_global_clipnorm=chosen.max_grad_norm or None,
+        schedule=chosen.schedule.value,
+        learning_rate_factors=layer_decay_factors(chosen.layer_decay, classifier.model.architecture.num_hidden_layers),
         skip_nonfinite_steps=True,
     )
     if warmup > num_train_steps:
@@ -290,7 +318,8 @@ def _compile(
         metrics = [keras.metrics.SparseCategoricalAccuracy("accuracy")]
     # XLA compiles anew for every batch length, so only where these are few; on a CPU our own operations are faster.
     with_xla = bool(config.train.num_shapes and runtime.gpus())
-    classifier.model.compile(optimizer, classifier.model.default_loss(), weighted_metrics=metrics, jit_compile=with_xla)
+    loss = _loss(classifier, config.train.label_smoothing)
+    classifier.model.compile(optimizer, loss, weighted_metrics=metrics, jit_compile=with_xla)
     if metrics:  # Keras makes the rest of them within the first step; those of a checkpoint want a place before
         one, labels = examples.labels[:1], len(classifier.label_names)
         classifier.model.compute_metrics(None, one, np.zeros((1, labels), np.float32))
@@ -298,7 +327,20 @@ def _compile(
     return schedule
 
 
-def _warn_of_the_warmup(schedule: WarmupLinearDecay, config: ExperimentConfig) -> None:
+def _loss(classifier: Classifier, label_smoothing: float) -> keras.losses.Loss:
+    if not label_smoothing:
+        return classifier.model.default_loss()
+    if classifier.problem_type is ProblemType.MULTI_LABEL_CLASSIFICATION:
+        return keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=label_smoothing)
+    if classifier.problem_type is ProblemType.REGRESSION:
+        expected = "0, as labels that are numbers have no classes to share out among"
+        raise InputError(
+            "no label smoothing here", where="train.label_smoothing", expected=expected, got=label_smoothing
+        )
+    return SmoothedCrossentropy(label_smoothing)
+
+
+def _warn_of_the_warmup(schedule: WarmupSchedule, config: ExperimentConfig) -> None:
     steps, share = schedule.num_train_steps, config.optimizer.warmup_proportion
     runtime.warn(
         f"the warmup of {schedule.num_warmup_steps} steps is longer than the training of {steps}: the learning rate "

@@ -26,7 +26,7 @@ from tf_finetune.training import advice, checkpoints, state_arrays
 from tf_finetune.training.callbacks import AfterPrediction, FiniteMetrics, MetricsLog, Pause, Progress, RestoreMetrics
 from tf_finetune.training.checkpoints import START_OVER, TrainingState
 from tf_finetune.training.cost import CostMeter, EpochWork
-from tf_finetune.training.optimizer import WarmupLinearDecay
+from tf_finetune.training.optimizer import WarmupSchedule
 from tf_finetune.training.stops import Stops
 from tf_finetune.workdir import Workdir
 
@@ -55,7 +55,7 @@ class TrainingLoop:
 
     classifier: Classifier
     tokenized: dict[str, TokenizedExamples]
-    schedule: WarmupLinearDecay
+    schedule: WarmupSchedule
     config: ExperimentConfig
     run: Workdir
     log: MetricsLog
@@ -160,7 +160,8 @@ class TrainingLoop:
         self.log.write(split="validation", epoch=state.epoch, step=state.step, **result, timing=timing)
         place = {"epoch": state.epoch + 1, "batch": 0} if is_end else {}
         state = dataclasses.replace(state, validation=result, **place)
-        is_better = not state.best or score(result, kind) > score(state.best["validation"], kind)
+        by = self.config.train.best_metric
+        is_better = not state.best or score(result, kind, by) > score(state.best["validation"], kind, by)
         best, since_best = (state.as_best(), 0) if is_better else (state.best, state.validations_since_best + 1)
         self.state = dataclasses.replace(state, best=best, validations_since_best=since_best)
         if is_end:

@@ -9,6 +9,7 @@ from tf_finetune.config import ProblemType
 
 # A class of several is answered where its probability is at least this.
 THRESHOLD = 0.5
+LOWER_IS_BETTER = {"loss", "mean_absolute_error"}
 
 
 def metrics_of(logits: np.ndarray, labels: np.ndarray, problem_type: ProblemType) -> dict[str, Any]:
@@ -20,11 +21,17 @@ def metrics_of(logits: np.ndarray, labels: np.ndarray, problem_type: ProblemType
     return classification_metrics(logits, labels)
 
 
-def score(metrics: Mapping[str, Any], problem_type: ProblemType) -> tuple[float, float]:
+def score(metrics: Mapping[str, Any], problem_type: ProblemType, by: str = "") -> tuple[float, float]:
     """What "the best checkpoint" means, larger being better.
 
-    Accuracy, F1 (multi-label) or the negative mean squared error (regression); among equals the lower loss.
+    Args:
+        metrics: of a validation.
+        problem_type: of the labels.
+        by: the name of one of them; "" means accuracy, F1 (multi-label) or the negative mean squared error
+            (regression), and among equals the lower loss.
     """
+    if by:
+        return (-metrics[by] if by in LOWER_IS_BETTER else metrics[by]), -metrics["loss"]
     if problem_type is ProblemType.REGRESSION:
         return -metrics["loss"], 0.0
     return metrics["f1" if problem_type is ProblemType.MULTI_LABEL_CLASSIFICATION else "accuracy"], -metrics["loss"]

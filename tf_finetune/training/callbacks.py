@@ -16,7 +16,7 @@ import numpy as np
 from tf_finetune.errors import RunError
 from tf_finetune.training import state_arrays
 from tf_finetune.training.cost import CostMeter, EpochWork
-from tf_finetune.training.optimizer import WarmupLinearDecay
+from tf_finetune.training.optimizer import WarmupSchedule
 
 # Of a record: what is no number of TensorBoard's.
 NO_NUMBERS = ("split", "epoch", "step", "timing")
@@ -202,7 +202,7 @@ class Progress(keras.callbacks.Callback):
         log: MetricsLog,
         *,
         metrics: FiniteMetrics,
-        schedule: WarmupLinearDecay,
+        schedule: WarmupSchedule,
         meter: CostMeter,
         work: EpochWork,
         waited: Callable[[], float] | None,

@@ -1,5 +1,6 @@
 """Warmup schedule and AdamW with decay exclusions matched by weight path."""
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -12,11 +13,10 @@ from tf_finetune.training import kernels
 EXCLUDED_FROM_WEIGHT_DECAY = (r"/bias$", r"/gamma$", r"/beta$")
 
 
-@keras.saving.register_keras_serializable("tf_finetune")
-class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
-    """Linear from 0 to the peak over the warmup steps, then linear to 0 at the last step.
+class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
+    """Linear from 0 to the peak over the warmup steps, and then as the class says.
 
-    The value at step s (from 0) is that of `transformers.get_linear_schedule_with_warmup`.
+    The value at step s (from 0) is that of `transformers.get_*_schedule_with_warmup`.
 
     Args:
         peak_learning_rate: the value reached after the warmup.
@@ -35,9 +35,13 @@ class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
     def __call__(self, step):
         step = ops.cast(step, "float32")
         rise = step / max(1, self.num_warmup_steps)
-        fall = (self.num_train_steps - step) / max(1, self.num_train_steps - self.num_warmup_steps)
-        share = ops.where(step < self.num_warmup_steps, rise, ops.maximum(fall, 0.0))
+        left = (self.num_train_steps - step) / max(1, self.num_train_steps - self.num_warmup_steps)
+        share = ops.where(step < self.num_warmup_steps, rise, self.after_warmup(ops.maximum(left, 0.0)))
         return self.peak_learning_rate * share
+
+    def after_warmup(self, left):
+        """The share of the peak, of the share of the steps after the warmup that are left."""
+        raise NotImplementedError
 
     def get_config(self):
         return {
@@ -45,6 +49,33 @@ class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
             "num_train_steps": self.num_train_steps,
             "num_warmup_steps": self.num_warmup_steps,
         }
+
+
+@keras.saving.register_keras_serializable("tf_finetune")
+class WarmupLinearDecay(WarmupSchedule):
+    """After the warmup linear to 0 at the last step."""
+
+    def after_warmup(self, left):
+        return left
+
+
+@keras.saving.register_keras_serializable("tf_finetune")
+class WarmupCosineDecay(WarmupSchedule):
+    """After the warmup half a cosine to 0 at the last step (Loshchilov and Hutter 2017, without restarts)."""
+
+    def after_warmup(self, left):
+        return 0.5 - 0.5 * ops.cos(math.pi * left)
+
+
+@keras.saving.register_keras_serializable("tf_finetune")
+class WarmupConstant(WarmupSchedule):
+    """After the warmup the peak, to the end."""
+
+    def after_warmup(self, left):
+        return ops.ones_like(left)
+
+
+SCHEDULES = {"linear": WarmupLinearDecay, "cosine": WarmupCosineDecay, "constant": WarmupConstant}
 
 
 @keras.saving.register_keras_serializable("tf_finetune")
@@ -57,6 +88,8 @@ class AdamWeightDecay(keras.optimizers.AdamW):
 
     Args:
         exclude_from_weight_decay: regular expressions searched in each weight's path.
+        learning_rate_factors: pairs of a regular expression and a number: the learning rate, and with it the decay, of
+            the weights whose path has the first that fits is multiplied by it (one device).
         skip_nonfinite_steps: whether a step whose loss or gradient is not finite changes no weight and no slot; it
             counts as a step all the same (TensorFlow on one device; neither accumulated gradients nor scaled losses).
         **kwargs: those of keras.optimizers.AdamW.
@@ -70,6 +103,7 @@ class AdamWeightDecay(keras.optimizers.AdamW):
         self,
         *args,
         exclude_from_weight_decay: Sequence[str] = EXCLUDED_FROM_WEIGHT_DECAY,
+        learning_rate_factors: Sequence[tuple[str, float]] = (),
         skip_nonfinite_steps: bool = False,
         name="adamw",
         **kwargs,
@@ -82,6 +116,7 @@ class AdamWeightDecay(keras.optimizers.AdamW):
                 got = f"{option}={getattr(self, option)}"
                 raise ValueError(f"`skip_nonfinite_steps` goes with whole steps and unscaled losses. Received: {got}")
         self.excluded_patterns = tuple(exclude_from_weight_decay)
+        self.learning_rate_factors = tuple((pattern, float(factor)) for pattern, factor in learning_rate_factors)
         self.skip_nonfinite_steps = skip_nonfinite_steps
         self._norm = None  # of the gradients at hand, where it is known already
 
@@ -140,13 +175,20 @@ class AdamWeightDecay(keras.optimizers.AdamW):
         return kernels.clipped_by_global_norm(grads, self.global_clipnorm, norm)
 
     def _apply_weight_decay(self, variables):
-        if keras.backend.backend() != "tensorflow" or not self.weight_decay or _has_strategy():
+        strategy = keras.backend.backend() == "tensorflow" and _has_strategy()
+        if self.weight_decay is None or not self.weight_decay or strategy:
             return super()._apply_weight_decay(variables)
-        kept = 1 - self.learning_rate * self.weight_decay
         for variable in filter(self._use_weight_decay, variables):
-            variable.assign(variable * kept)  # one pass, where the parent's three products and a subtraction make four
+            # One pass, where the parent's three products and a subtraction make four.
+            variable.assign(variable * (1 - self.learning_rate * self._factor(variable) * self.weight_decay))
+
+    def _factor(self, variable) -> float:
+        return next(
+            (factor for pattern, factor in self.learning_rate_factors if re.search(pattern, variable.path)), 1.0
+        )
 
     def update_step(self, gradient, variable, learning_rate):
+        learning_rate = learning_rate * self._factor(variable)
         if keras.backend.backend() != "tensorflow" or self.amsgrad:
             return super().update_step(gradient, variable, learning_rate)
         index = self._get_variable_index(variable)
@@ -165,6 +207,7 @@ class AdamWeightDecay(keras.optimizers.AdamW):
     def get_config(self):
         ours = {
             "exclude_from_weight_decay": list(self.excluded_patterns),
+            "learning_rate_factors": [list(pair) for pair in self.learning_rate_factors],
             "skip_nonfinite_steps": self.skip_nonfinite_steps,
         }
         return {**super().get_config(), **ours}
@@ -177,6 +220,14 @@ def _has_strategy() -> bool:
     return tf.distribute.has_strategy()
 
 
+def layer_decay_factors(layer_decay: float, num_hidden_layers: int) -> list[tuple[str, float]]:
+    """`learning_rate_factors` of a BERT whose learning rate is a share of the block's above, from the last one down."""
+    if layer_decay == 1:
+        return []
+    blocks = [(rf"/layer_{i}/", layer_decay ** (num_hidden_layers - 1 - i)) for i in range(num_hidden_layers)]
+    return [*blocks, ("/embeddings/", layer_decay**num_hidden_layers)]
+
+
 def create_optimizer(
     init_lr: float,
     num_train_steps: int,
@@ -187,8 +238,10 @@ def create_optimizer(
     adam_beta2: float = 0.999,
     adam_epsilon: float = 1e-8,
     adam_global_clipnorm: float | None = None,
+    schedule: str = "linear",
+    learning_rate_factors: Sequence[tuple[str, float]] = (),
     skip_nonfinite_steps: bool = False,
-) -> tuple[AdamWeightDecay, WarmupLinearDecay]:
+) -> tuple[AdamWeightDecay, WarmupSchedule]:
     """The optimizer and schedule BERT is fine-tuned with; the arguments are those of the old TF function.
 
     Args:
@@ -198,12 +251,14 @@ def create_optimizer(
         weight_decay_rate: decoupled decay, as a share of lr * weight; not on biases and LayerNorm.
         adam_epsilon: added to the root of the uncorrected second moment ("epsilon hat" of Kingma and Ba).
         adam_global_clipnorm: all gradients are scaled down together to this L2 norm; None means never.
+        schedule: after the warmup, of SCHEDULES.
+        learning_rate_factors: see AdamWeightDecay.
         skip_nonfinite_steps: see AdamWeightDecay.
 
     Returns:
         The optimizer, and its schedule for plotting: a function of the step.
     """
-    schedule = WarmupLinearDecay(init_lr, num_train_steps, num_warmup_steps)
+    schedule = SCHEDULES[schedule](init_lr, num_train_steps, num_warmup_steps)
     optimizer = AdamWeightDecay(
         learning_rate=schedule,
         weight_decay=weight_decay_rate,
@@ -211,6 +266,7 @@ def create_optimizer(
         beta_2=adam_beta2,
         epsilon=adam_epsilon,
         global_clipnorm=adam_global_clipnorm,
+        learning_rate_factors=learning_rate_factors,
         skip_nonfinite_steps=skip_nonfinite_steps,
     )
     return optimizer, schedule
