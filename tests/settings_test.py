@@ -39,6 +39,7 @@ LIMITS = [
     ("train.epochs", 0, 1),
     ("train.batch_size", 0, 1),
     ("train.batch_tokens", -2, -1),
+    ("train.accumulation_steps", 0, 1),
     ("train.num_shapes", -1, 0),
     ("train.num_shapes", 9, 8),
     ("train.eval_batch_size", 0, 1),

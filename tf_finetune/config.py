@@ -118,6 +118,8 @@ class TrainConfig:
     # Tokens a training batch instead, padding included: as many texts of like length as fit; 0 means the most that
     # the free memory allows, -1 means batch_size.
     batch_tokens: int = -1
+    # Pieces that each batch is computed in, one after the other: less memory, the same gradient.
+    accumulation_steps: int = 1
     # Lengths that batches are padded to at most, for compilers that build anew for each; 0 means a batch's own longest.
     num_shapes: int = 0
     # Compute each block again in the backward pass instead of keeping its inside: far less memory, a third slower.

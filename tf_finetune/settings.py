@@ -39,6 +39,7 @@ _LIMITS = (
     ("train.epochs", "1 or more", lambda value: value >= 1),
     ("train.batch_size", "1 or more", lambda value: value >= 1),
     ("train.batch_tokens", "-1 (use batch_size), 0 (the most that fits) or more", lambda value: value >= -1),
+    ("train.accumulation_steps", "1 (the whole batch at once) or more", lambda value: value >= 1),
     ("train.num_shapes", "0 (each batch its own) to 8", lambda value: 0 <= value <= 8),
     ("train.eval_batch_size", "1 or more", lambda value: value >= 1),
     ("train.validate_every_steps", "0 (at the end of each epoch) or more", lambda value: value >= 0),

@@ -129,7 +129,7 @@ class TestWarning:
         batch_memory.warn_of_too_large(config, np.full(20, 16), architecture)
         warned = re.search(r"^warning: a batch of 8 texts x 16 tokens needs about 0.\d GiB of memory, and 0.\d GiB is "
                            r"free; if the run ends without a word, that was why: try train.batch_size=4, "
-                           r"train.gradient_checkpointing=true or a data.max_length below 16$",
+                           r"train.accumulation_steps=2, train.gradient_checkpointing=true or a data.max_length below 16$",
                            capsys.readouterr().err, flags=re.MULTILINE)  # fmt: skip
         assert bool(warned) == is_warned
 
@@ -179,7 +179,7 @@ class TestAnswer:
         config.train.batch_size = 64
         expected = (
             "^out of memory in a batch of 49 texts x 16 tokens: try train.batch_size=24, "
-            "train.gradient_checkpointing=true or a data.max_length below 16$"
+            "train.accumulation_steps=2, train.gradient_checkpointing=true or a data.max_length below 16$"
         )
         with pytest.raises(RunError, match=expected):
             train(config, tmp_path / "run")
@@ -229,8 +229,12 @@ class TestAnswer:
         ("changes", "texts", "advice"),
         [
             ({}, 1, "try train.gradient_checkpointing=true or a data.max_length below 512"),
-            ({"batch_tokens": 3000}, 5, "try train.batch_tokens=1280, train.gradient_checkpointing=true or a data"),
-            ({"gradient_checkpointing": True}, 32, "try train.batch_size=16 or a data.max_length below 512"),
+            ({"batch_tokens": 3000}, 5, "try train.batch_tokens=1280, train.accumulation_steps=2, train.gradient_chec"),
+            (
+                {"gradient_checkpointing": True},
+                32,
+                "try train.batch_size=16, train.accumulation_steps=2 or a data.max_length below 512",
+            ),
             ({"gradient_checkpointing": True}, 1, "try a data.max_length below 512"),
         ],
     )

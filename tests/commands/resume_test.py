@@ -61,7 +61,8 @@ VARIANTS = {
     "validation_in_mid_epoch": {"validate_every_steps": 4, "early_stopping_patience": 4},
     "checkpoints_by_steps": {"checkpoint_every_steps": 2, "keep_checkpoints": 1},
     "recipe": {
-        "label_smoothing": 0.1, "best_metric": "loss", "model.freeze_embeddings": True, "model.reinit_layers": 1,
+        "label_smoothing": 0.1, "accumulation_steps": 3, "best_metric": "loss",
+        "model.freeze_embeddings": True, "model.reinit_layers": 1,
         "model.hidden_dropout": 0.2, "optimizer.layer_decay": 0.8, "optimizer.schedule": Schedule.COSINE,
     },
 }  # fmt: skip

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from tf_finetune.bert import hf_weights
+from tf_finetune.bert.accumulation import accumulated_step
 from tf_finetune.bert.architecture import MULTI_LABEL, REGRESSION, BertArchitecture, label_names
 from tf_finetune.bert.layers import LORA_TARGETS, BertBackbone, Dropout, blank_weights, dense
 from tf_finetune.errors import InputError
@@ -46,6 +47,7 @@ class _BertBase(keras.Model):
             architecture = BertArchitecture.from_dict(architecture)
         self.architecture = architecture
         self.bert = BertBackbone(architecture, name="bert")
+        self.accumulation_steps = 1
 
     def build(self, input_shape=None):
         if not self.bert.built:
@@ -60,6 +62,8 @@ class _BertBase(keras.Model):
         """Keras's compile. The optimizer gets its variables here and not within the first step, which would be traced
         once more for them."""
         super().compile(*args, **kwargs)
+        if self.accumulation_steps > 1 and self.jit_compile is True:
+            raise ValueError("accumulation goes without XLA. Received: jit_compile=True")
         if self.bert.built and self.optimizer is not None:
             self.optimizer.build(self.trainable_variables)
 
@@ -68,6 +72,8 @@ class _BertBase(keras.Model):
         self.compile(**keras.saving.deserialize_keras_object(config))
 
     def train_step(self, *args, **kwargs):
+        if self.accumulation_steps > 1:
+            return accumulated_step(self, *args, pieces=self.accumulation_steps)
         with compiled.unused() if self.jit_compile else contextlib.nullcontext():
             return super().train_step(*args, **kwargs)
 
@@ -172,6 +178,18 @@ class _BertBase(keras.Model):
     def gradient_checkpointing_disable(self) -> None:
         """Training keeps everything again."""
         self.bert.gradient_checkpointing = False
+        self.compiled = False
+
+    def gradient_accumulation_enable(self, steps: int) -> None:
+        """Training computes each batch in so many pieces, one after the other: the same gradient in less memory.
+
+        A step stays one batch and one update. With TensorFlow, and without XLA. `compile` comes after it.
+        """
+        if type(steps) is not int or steps < 1:
+            raise ValueError(f"`steps` must be a whole number above 0. Received: steps={steps}")
+        if keras.backend.backend() != "tensorflow":
+            raise ValueError(f"accumulation needs TensorFlow. Received: {keras.backend.backend()} backend")
+        self.accumulation_steps = steps
         self.compiled = False
 
     def enable_lora(self, rank: int, *, lora_alpha: float | None = None, targets: Sequence[str] = ("attention/qkv",)):

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -65,7 +66,7 @@ def warn_of_too_large(config: ExperimentConfig, lengths: np.ndarray, architectur
     """
     free = None if runtime.gpus() else free_memory.of_machine()
     texts, length = _largest_batch(config, lengths)
-    needed = _step_memory(config, architecture).of_batch(texts, length)
+    needed = _step_memory(config, architecture).of_batch(math.ceil(texts / config.train.accumulation_steps), length)
     if free is not None and needed > free:
         runtime.warn(
             f"a batch of {texts} texts x {length} tokens needs about {_gib(needed)} of memory, and {_gib(free)} is "
@@ -124,6 +125,7 @@ def _step_memory(config: ExperimentConfig, architecture: BertArchitecture) -> St
         activation_bytes=2 if is_bfloat16 else 4,
         gradient_checkpointing=config.train.gradient_checkpointing,
         compiled=compiled.operations() is not None,
+        accumulation=config.train.accumulation_steps > 1,
     )
 
 
@@ -138,6 +140,8 @@ def _largest_budget(config: ExperimentConfig, lengths: np.ndarray, memory: StepM
             expected=f"{_gib(memory.of_batch(1, longest) / SHARE)} free for {longest} tokens, or {others}",
             got=_gib(free),
         )
+    if (pieces := config.train.accumulation_steps) > 1:  # of which one may hold a text more than its share
+        tokens = pieces * (tokens - longest)
     return max(longest, min(tokens, int(lengths.sum())))
 
 
@@ -162,6 +166,8 @@ def _advice(config: ExperimentConfig, texts: int, length: int) -> str:
         half = [f"train.batch_size={texts // 2}"]
     elif texts > 1:
         half = [f"train.batch_tokens={texts * length // 2}"]
+    pieces = 2 * config.train.accumulation_steps
+    half += [f"train.accumulation_steps={pieces}"] if pieces <= texts else []
     *most, last = [*half, *_smaller_texts(config, length)]
     return f"try {', '.join(most)}{' or ' if most else ''}{last}"
 

@@ -295,6 +295,8 @@ def _compile(
     warmup = chosen.warmup_steps or int(chosen.warmup_proportion * num_train_steps)
     if config.train.gradient_checkpointing:
         classifier.model.gradient_checkpointing_enable()
+    if config.train.accumulation_steps > 1:
+        classifier.model.gradient_accumulation_enable(config.train.accumulation_steps)
     optimizer, schedule = create_optimizer(
         chosen.learning_rate,
         num_train_steps,
@@ -317,7 +319,7 @@ def _compile(
         # By its class: from the word alone Keras would make it within the first step, and trace that twice.
         metrics = [keras.metrics.SparseCategoricalAccuracy("accuracy")]
     # XLA compiles anew for every batch length, so only where these are few; on a CPU our own operations are faster.
-    with_xla = bool(config.train.num_shapes and runtime.gpus())
+    with_xla = bool(config.train.num_shapes and runtime.gpus() and config.train.accumulation_steps == 1)
     loss = _loss(classifier, config.train.label_smoothing)
     classifier.model.compile(optimizer, loss, weighted_metrics=metrics, jit_compile=with_xla)
     if metrics:  # Keras makes the rest of them within the first step; those of a checkpoint want a place before

@@ -1,0 +1,54 @@
+"""A training step whose batch is computed in pieces, one after the other (TensorFlow)."""
+
+from typing import Any
+
+import keras
+
+
+def accumulated_step(model: keras.Model, data, pieces: int) -> dict[str, Any]:
+    """Keras's `train_step` with the memory of one piece and the gradient of the whole batch.
+
+    Each piece's loss counts by its share of the batch's examples, so that pieces of different sizes, and examples with
+    weights, add up to the batch's own loss.
+
+    Args:
+        model: compiled and built.
+        data: inputs (a dict), labels, and weights of the examples if there are some.
+        pieces: how many at most; a batch of fewer examples has fewer.
+    """
+    import tensorflow as tf
+
+    inputs, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
+    examples = tf.shape(labels)[0]
+    size = tf.math.maximum(1, (examples + pieces - 1) // pieces)
+    variables = model.trainable_variables
+
+    def piece(first, gradients, logits, loss):
+        def rows(values):
+            return values[first : first + size]
+
+        some_labels, some_weights = rows(labels), None if weights is None else rows(weights)
+        share = tf.cast(tf.shape(some_labels)[0], tf.float32) / tf.cast(examples, tf.float32)
+        with tf.GradientTape() as tape:
+            answered = model({name: rows(values) for name, values in inputs.items()}, training=True)
+            of_piece = share * model.compute_loss(y=some_labels, y_pred=answered, sample_weight=some_weights)
+            scaled = model.optimizer.scale_loss(of_piece)
+        found = tape.gradient(
+            scaled, [variable.value for variable in variables], unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
+        gradients = [total + tf.convert_to_tensor(gradient) for total, gradient in zip(gradients, found, strict=True)]
+        return first + size, gradients, tf.concat([logits, answered], axis=0), loss + of_piece
+
+    num_labels = model.architecture.num_labels
+    nothing = 0, [tf.zeros_like(variable.value) for variable in variables], tf.zeros([0, num_labels]), 0.0
+    shapes = tf.TensorShape([]), [tf.TensorShape(v.shape) for v in variables], tf.TensorShape([None, num_labels])
+    _, gradients, logits, loss = tf.while_loop(
+        lambda first, *_: first < examples,
+        piece,
+        nothing,
+        shape_invariants=(*shapes, tf.TensorShape([])),
+        parallel_iterations=1,  # another piece at the same time would take its memory, too
+    )
+    model._loss_tracker.update_state(loss, sample_weight=examples)
+    model.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+    return model.compute_metrics(inputs, labels, logits, sample_weight=weights)
