@@ -20,15 +20,16 @@ def test_reviews() -> list[str]:
     return list(sources.load("reviews").examples["test"].texts)
 
 
-def pytorch_answers(checkpoint: Path, texts: list[str], *, max_length: int, batch_size: int = 64):
-    """Labels and probabilities (texts, num_labels) by PyTorch's class and the Hugging Face tokenizer, with the
-    checkpoint's temperature."""
+def pytorch_answers(
+    checkpoint: Path, texts: list[str], *, max_length: int, temperature: float = 1.0, batch_size: int = 64
+):
+    """Labels and probabilities (texts, num_labels) by PyTorch's class and the Hugging Face tokenizer."""
     import torch
     import transformers
 
     model = transformers.AutoModelForSequenceClassification.from_pretrained(checkpoint).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint)
-    probabilities, temperature = [], temperature_of(checkpoint)
+    probabilities = []
     for start in range(0, len(texts), batch_size):
         batch = texts[start : start + batch_size]
         inputs = tokenizer(batch, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
@@ -50,7 +51,9 @@ def main() -> None:
     run = Workdir(parser.parse_args().workdir)
     texts = test_reviews()
     labels, probabilities = export_answers(newest(run.export), texts)
-    expected_labels, expected = pytorch_answers(run.best_checkpoint(), texts, max_length=128)
+    checkpoint = run.best_checkpoint()
+    temperature = temperature_of(checkpoint)
+    expected_labels, expected = pytorch_answers(checkpoint, texts, max_length=128, temperature=temperature)
     same = sum(one == other for one, other in zip(labels, expected_labels, strict=True))
     difference = np.abs(probabilities - expected).max()
     print(f"{len(texts)} reviews: {same} labels equal, probabilities at most {difference:.1e} apart")

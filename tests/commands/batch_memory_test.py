@@ -249,9 +249,9 @@ class TestAnswer:
 def test_gradient_checkpointing_reaches_the_model_from_the_command_line(config, tmp_path, monkeypatch, wanted):
     seen, plain = [], BertBackbone.call
 
-    def call(backbone, *args, training=None, **kwargs):
+    def call(backbone, *args, training=None, pooled_only=False, **kwargs):
         seen.append((bool(training), backbone.gradient_checkpointing))
-        return plain(backbone, *args, training=training, **kwargs)
+        return plain(backbone, *args, training=training, pooled_only=pooled_only, **kwargs)
 
     monkeypatch.setattr(BertBackbone, "call", call)
     given = {"model.checkpoint": config.model.checkpoint, "data.max_length": 16, "train.epochs": 1}

@@ -10,7 +10,7 @@ import transformers
 from tf_finetune import settings
 from tf_finetune.commands import other_forms
 from tf_finetune.commands.export import export
-from tf_finetune.commands.restore import load_classifier, trained_run
+from tf_finetune.commands.restore import load_classifier, temperature_of, trained_run
 from tf_finetune.commands.train import train
 from tf_finetune.errors import InputError, RunError
 from tf_finetune.serving import litert, onnx_files
@@ -75,7 +75,11 @@ def test_a_folder_and_its_runtime_are_enough_for_an_answer(run, workdir):
             np.testing.assert_allclose(logits, classifier.logits(TEXTS), atol=0.2, err_msg=path.name)
         content = json.loads((folder / "config.json").read_text())
         assert content["id2label"] == {"0": "neg", "1": "pos"}
-        assert (folder / "checkpoint_manifest.json").read_bytes() == (checkpoint / "manifest.json").read_bytes()
+        kept = json.loads((folder / "checkpoint_manifest.json").read_text())
+        assert kept | {"temperature": temperature_of(checkpoint)} == json.loads(
+            (checkpoint / "manifest.json").read_text()
+        )
+        assert "temperature" not in kept  # the head is divided by it
 
 
 def test_nothing_is_written_where_nothing_is_asked_for(run, workdir, trained):

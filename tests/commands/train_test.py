@@ -364,7 +364,7 @@ def test_validation_in_mid_epoch_and_its_best(config, tmp_path, monkeypatch):
     results = iter([0.5, 0.6, 0.7, 0.9, 0.8, 0.85])  # before training; steps 4, 6, 8, 12, 12 is the end
     steps = []
 
-    def scripted(classifier, examples, *, when="", callbacks=()):
+    def scripted(classifier, examples, **options):
         steps.append(int(classifier.model.optimizer.iterations))
         return {"accuracy": next(results), "loss": 1.0}
 

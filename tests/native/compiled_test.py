@@ -306,7 +306,7 @@ def test_an_inference_graph_has_none_of_them(tmp_path):
     from tf_finetune.bert.architecture import BertArchitecture
 
     architecture = BertArchitecture(
-        vocab_size=10, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+        vocab_size=10, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16
     )
     model = TFBertForSequenceClassification(architecture)
     names = {}

@@ -21,7 +21,7 @@ from tf_finetune.bert.architecture import BertArchitecture
 from tf_finetune.bert.model import TFBertForSequenceClassification
 from tf_finetune.commands import batch_memory, resume
 from tf_finetune.commands.inputs import Inputs
-from tf_finetune.commands.restore import load_classifier
+from tf_finetune.commands.restore import temperature_of
 from tf_finetune.commands.resume import EarlierRun
 from tf_finetune.commands.training_loop import TrainingLoop, training_order_of, validate
 from tf_finetune.config import ClassWeights, ExperimentConfig, ProblemType
@@ -94,7 +94,8 @@ def fit(inputs: Inputs, run: Workdir, stops: Stops, *, num_train_steps: int | No
             saved=earlier.state if earlier else None,
         ).train()
     print(f"after training for {time.perf_counter() - began:.0f} s, validation included:")
-    _show_answers(load_classifier(run.best_checkpoint(), config), shown)
+    folder, options = run.best_checkpoint(), settings.classifier_options(config)
+    _show_answers(Classifier.from_checkpoint(folder, temperature=temperature_of(folder), **options), shown)
     return best
 
 
