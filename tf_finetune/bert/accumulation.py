@@ -36,7 +36,9 @@ def accumulated_step(model: keras.Model, data, pieces: int) -> dict[str, Any]:
         found = tape.gradient(
             scaled, [variable.value for variable in variables], unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
-        gradients = [total + tf.convert_to_tensor(gradient) for total, gradient in zip(gradients, found, strict=True)]
+        # Compiled operations and sparse gradients do not know their shapes.
+        found = [tf.ensure_shape(tf.convert_to_tensor(one), v.shape) for one, v in zip(found, variables, strict=True)]
+        gradients = [total + one for total, one in zip(gradients, found, strict=True)]
         return first + size, gradients, tf.concat([logits, answered], axis=0), loss + of_piece
 
     num_labels = model.architecture.num_labels
