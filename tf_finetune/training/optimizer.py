@@ -130,6 +130,7 @@ class AdamWeightDecay(keras.optimizers.AdamW):
             excluded = [v for v in variables if any(re.search(p, v.path) for p in self.excluded_patterns)]
             self.exclude_from_weight_decay(var_list=excluded)
         super().build(variables)
+        self._factors = [self._factor_of(variable.path) for variable in variables]
 
     def apply(self, grads, trainable_variables=None):
         # Of a sparse embedding gradient Keras would take the norm of its rows, one for each token of the
@@ -183,9 +184,10 @@ class AdamWeightDecay(keras.optimizers.AdamW):
             variable.assign(variable * (1 - self.learning_rate * self._factor(variable) * self.weight_decay))
 
     def _factor(self, variable) -> float:
-        return next(
-            (factor for pattern, factor in self.learning_rate_factors if re.search(pattern, variable.path)), 1.0
-        )
+        return self._factors[self._get_variable_index(variable)]
+
+    def _factor_of(self, path: str) -> float:
+        return next((factor for pattern, factor in self.learning_rate_factors if re.search(pattern, path)), 1.0)
 
     def update_step(self, gradient, variable, learning_rate):
         learning_rate = learning_rate * self._factor(variable)
