@@ -164,6 +164,7 @@ class TestLayerDecay:
         )
         model.build()
         optimizer = AdamWeightDecay(0.1, learning_rate_factors=layer_decay_factors(0.5, 11))
+        optimizer.build(model.trainable_variables)
         factors = {
             variable.path.split("/", 1)[1]: optimizer._factor(variable) for variable in model.trainable_variables
         }
