@@ -128,7 +128,8 @@ class TestWarning:
         config.train.batch_size = texts
         batch_memory.warn_of_too_large(config, np.full(20, 16), architecture)
         warned = re.search(r"^warning: a batch of 8 texts x 16 tokens needs about 0.\d GiB of memory, and 0.\d GiB is "
-                           r"free; if the run ends without a word, that was why: try train.batch_size=4, train.accumulation_steps=2, "
+                           r"free; if the run ends without a word, that was why: try train.batch_size=4, "
+                           r"train.accumulation_steps=2, "
                            r"train.gradient_checkpointing=true or a data.max_length below 16$",
                            capsys.readouterr().err, flags=re.MULTILINE)  # fmt: skip
         assert bool(warned) == is_warned
