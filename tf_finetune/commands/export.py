@@ -46,8 +46,6 @@ def _export(run: Workdir, checkpoint: Path, config: ExperimentConfig) -> Path:
         describe(aside, task, hostile, card=card, checkpoint=read_manifest(checkpoint))
         if config.export.verify:
             verified(aside, task, hostile, questions_of_test_split(classifier, config, checkpoint, run))
-        else:
-            print("not verified, as asked: export.verify=false")
     write_server_files(run.export, run.path.resolve().name, classifier, pairs=pairs)
     print(f"exported to {target}")
     print(f"how to serve it: {run.export / 'README.md'}")

@@ -151,10 +151,5 @@ def newest(folder: Path) -> Path:
         return folder
     published = versions(folder)
     if not published:
-        expected = "a version that `tf-finetune export` wrote"
-        if versions(folder / "export"):
-            expected += f", such as {folder / 'export'}"
-        got = "no such folder" if not folder.exists() else "a folder" if folder.is_dir() else "a file"
-        got += " with neither saved_model.pb nor numbered versions" if folder.is_dir() else ""
-        raise InputError("no export", where=folder, expected=expected, got=got)
+        raise InputError("no export", where=folder, expected="a version that `tf-finetune export` wrote")
     return folder / str(published[-1])
