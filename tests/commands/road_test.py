@@ -267,6 +267,15 @@ class TestAnExportAlone:
         assert "12 of 12 equal" in result.stdout
         assert "saved_model_cli scan" in result.stdout
 
+    @pytest.mark.parametrize("damage", ["a flipped byte in a shard", "a missing shard"])
+    def test_a_damaged_one_predicts_nothing(self, copied, tmp_path, capsys, damage):
+        other = Path(shutil.copytree(copied, tmp_path / "1"))
+        sabotage.SABOTAGES[damage](other)
+        assert cli.main(["tf-finetune", "predict", "hello", f"--saved_model={other}"]) == 2
+        out, err = capsys.readouterr()
+        assert err.startswith("error: an export file is missing or altered, in ")
+        assert not out
+
     @pytest.mark.parametrize("command", [["verify"], ["predict", "hello"]])
     def test_what_is_no_export(self, copied, tmp_path, command, capsys):
         assert cli.main(["tf-finetune", *command, f"--saved_model={tmp_path}"]) == 2
