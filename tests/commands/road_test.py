@@ -276,6 +276,11 @@ class TestAnExportAlone:
         assert err.startswith("error: an export file is missing or altered, in ")
         assert not out
 
+    def test_the_folder_above_is_named(self, exported, capsys):
+        assert cli.main(["tf-finetune", "predict", "hello", f"--saved_model={exported[0]}"]) == 2
+        found = f"such as {exported[0] / 'export'}, got a folder with neither saved_model.pb nor numbered versions"
+        assert found in capsys.readouterr().err
+
     @pytest.mark.parametrize("command", [["verify"], ["predict", "hello"]])
     def test_what_is_no_export(self, copied, tmp_path, command, capsys):
         assert cli.main(["tf-finetune", *command, f"--saved_model={tmp_path}"]) == 2

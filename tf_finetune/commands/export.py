@@ -47,6 +47,8 @@ def _export(run: Workdir, checkpoint: Path, config: ExperimentConfig) -> Path:
         if config.export.verify:
             test = questions_of_test_split(classifier, config, checkpoint, run, compared_on)
             verified(aside, task, hostile, test)
+        else:
+            print("not verified, as asked: export.verify=false")
     write_server_files(run.export, run.path.resolve().name, classifier, pairs=pairs)
     print(f"exported to {target}")
     print(f"how to serve it: {run.export / 'README.md'}")

@@ -41,7 +41,7 @@ def check_packages(config: ExperimentConfig) -> None:
         missing = [pip for module, pip in packages.items() if importlib.util.find_spec(module) is None]
         if getattr(config.export, form) and missing:
             raise InputError(
-                f"this form needs {' and '.join(missing)}, which is not installed",
+                f"this form needs {' and '.join(missing)}, not installed here",
                 where=f"export.{form}",
                 expected=f"pip install {' '.join(missing)}",
             )
