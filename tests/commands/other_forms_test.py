@@ -99,7 +99,7 @@ def test_a_missing_package_is_one_line_before_anything_is_written(trained, form,
     monkeypatch.setattr(other_forms.importlib.util, "find_spec", lambda name: None if name == module else find(name))
     with pytest.raises(InputError) as refused:
         export(trained, config)
-    line = f"this form needs {pip}, which is not installed, in export.{form}, expected pip install {pip}"
+    line = f"this form needs {pip}, not installed here, in export.{form}, expected pip install {pip}"
     assert str(refused.value) == line
     assert folders(trained) == before
 

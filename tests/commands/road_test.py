@@ -267,6 +267,20 @@ class TestAnExportAlone:
         assert "12 of 12 equal" in result.stdout
         assert "saved_model_cli scan" in result.stdout
 
+    @pytest.mark.parametrize("damage", ["a flipped byte in a shard", "a missing shard"])
+    def test_a_damaged_one_predicts_nothing(self, copied, tmp_path, capsys, damage):
+        other = Path(shutil.copytree(copied, tmp_path / "1"))
+        sabotage.SABOTAGES[damage](other)
+        assert cli.main(["tf-finetune", "predict", "hello", f"--saved_model={other}"]) == 2
+        out, err = capsys.readouterr()
+        assert err.startswith("error: an export file is missing or altered, in ")
+        assert not out
+
+    def test_the_folder_above_is_named(self, exported, capsys):
+        assert cli.main(["tf-finetune", "predict", "hello", f"--saved_model={exported[0]}"]) == 2
+        found = f"such as {exported[0] / 'export'}, got a folder with neither saved_model.pb nor numbered versions"
+        assert found in capsys.readouterr().err
+
     @pytest.mark.parametrize("command", [["verify"], ["predict", "hello"]])
     def test_what_is_no_export(self, copied, tmp_path, command, capsys):
         assert cli.main(["tf-finetune", *command, f"--saved_model={tmp_path}"]) == 2

@@ -117,7 +117,7 @@ def test_a_missing_shard_is_an_error(broken):
 
 def test_without_the_op_libraries_the_missing_op_is_named(saved_model, monkeypatch):
     libraries = session.libraries() | {"op_libraries": []}
-    monkeypatch.setattr(session, "_libraries", lambda: libraries)
+    monkeypatch.setattr(session, "libraries", lambda: libraries)
     with pytest.raises(RuntimeError, match="Op type not registered 'FastWordpieceTokenize"):
         session.run_in_c_api(saved_model, [("serving_default", {"text": TEXTS})])
 

@@ -6,8 +6,9 @@ from tf_finetune.bert.architecture import BertArchitecture
 
 MIB = 2**20
 # What TensorFlow takes for itself by the first step: traced functions, threads, buffers of matrix products. It is most
-# on processors without AVX-512, where 96 MiB were 28 too few (MiniLM, 16 x 128, blocks computed again).
-BASE = 136 * MIB
+# on processors without AVX-512: MiniLM, 16 x 128, blocks computed again, took from 539 to 611 MiB in all, which needs
+# 149 here at its most.
+BASE = 160 * MIB
 FLOAT32 = 4
 ERF = ("gelu", "gelu_python")
 

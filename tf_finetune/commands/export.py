@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tf_finetune.commands.description import export_card
-from tf_finetune.commands.other_forms import check_other_forms, check_packages, write_other_forms
+from tf_finetune.commands.other_forms import check_packages, examples_for_forms, write_other_forms
 from tf_finetune.commands.restore import load_classifier, trained_run
 from tf_finetune.commands.verify import questions_of_test_split, verified
 from tf_finetune.config import ExperimentConfig
@@ -38,16 +38,19 @@ def export(workdir: str | Path, config: ExperimentConfig | None = None) -> Path:
 def _export(run: Workdir, checkpoint: Path, config: ExperimentConfig) -> Path:
     classifier, pairs = load_classifier(checkpoint, config), bool(config.data.text_pair_column)
     task, hostile = Task.of(classifier, pairs=pairs), Questions.of(classifier, hostile_texts(pairs))
-    check_other_forms(config, checkpoint, classifier, run)
+    compared_on = examples_for_forms(config, checkpoint, classifier, run)
     target = next_version(run.export)
     with published_folder(target) as aside:
         save_model(classifier, aside, pairs=pairs)
         card = export_card(run, config, checkpoint, version=target.name)
         describe(aside, task, hostile, card=card, checkpoint=read_manifest(checkpoint))
         if config.export.verify:
-            verified(aside, task, hostile, questions_of_test_split(classifier, config, checkpoint, run))
+            test = questions_of_test_split(classifier, config, checkpoint, run, compared_on)
+            verified(aside, task, hostile, test)
+        else:
+            print("not verified, as asked: export.verify=false")
     write_server_files(run.export, run.path.resolve().name, classifier, pairs=pairs)
     print(f"exported to {target}")
     print(f"how to serve it: {run.export / 'README.md'}")
-    write_other_forms(run.path, config, checkpoint, classifier)
+    write_other_forms(run.path, config, checkpoint, classifier, compared_on)
     return target

@@ -13,6 +13,7 @@ import numpy as np
 from tf_finetune import json_files, runtime
 from tf_finetune.commands.evaluate import compared_examples
 from tf_finetune.config import ExperimentConfig, ProblemType
+from tf_finetune.data.examples import Examples
 from tf_finetune.errors import InputError, RunError
 from tf_finetune.evaluation.metrics import headline, metrics_of
 from tf_finetune.serving.answers import TOLERANCE
@@ -40,21 +41,34 @@ def check_packages(config: ExperimentConfig) -> None:
         missing = [pip for module, pip in packages.items() if importlib.util.find_spec(module) is None]
         if getattr(config.export, form) and missing:
             raise InputError(
-                f"this form needs {' and '.join(missing)}, which is not installed",
+                f"this form needs {' and '.join(missing)}, not installed here",
                 where=f"export.{form}",
                 expected=f"pip install {' '.join(missing)}",
             )
 
 
-def check_other_forms(config: ExperimentConfig, checkpoint: Path, classifier: "Classifier", run: Workdir) -> None:
-    """Raises InputError where a form is asked for and the model is too large, or there is nothing to compare with."""
-    if any(getattr(config.export, form) for form in NEEDED):
-        _check_size(classifier, checkpoint)
-        compared_examples(config, checkpoint, run)
+def examples_for_forms(
+    config: ExperimentConfig, checkpoint: Path, classifier: "Classifier", run: Workdir
+) -> tuple[Examples, str] | None:
+    """What the forms will be compared on, as `compared_examples` gives it; None where no form is asked for.
+
+    Raises:
+        InputError: the model is too large for a form, or there is nothing to compare with.
+    """
+    if not any(getattr(config.export, form) for form in NEEDED):
+        return None
+    if (size := _size(classifier)) > LARGEST_BYTES:
+        expected, got = f"at most {LARGEST_BYTES / 1e9:.2f} GB", f"{size / 1e9:.2f} GB"
+        raise InputError("the model is too large for LiteRT and ONNX", where=checkpoint, expected=expected, got=got)
+    return compared_examples(config, checkpoint, run)
 
 
 def write_other_forms(
-    workdir: str | Path, config: ExperimentConfig, checkpoint: Path, classifier: "Classifier"
+    workdir: str | Path,
+    config: ExperimentConfig,
+    checkpoint: Path,
+    classifier: "Classifier",
+    compared_on: tuple[Examples, str] | None = None,
 ) -> list[Path]:
     """Writes `workdir/litert/N` and `workdir/onnx/N` where the config asks for them, N the next free integer.
 
@@ -63,6 +77,7 @@ def write_other_forms(
         config: says which.
         checkpoint: the folder the classifier was read from.
         classifier: float32.
+        compared_on: what `examples_for_forms` gave; None means to ask it.
 
     Returns:
         The folders written.
@@ -72,12 +87,10 @@ def write_other_forms(
         RunError: the float32 ONNX does not answer as the checkpoint does; it is not published.
     """
     check_packages(config)
-    if not any(getattr(config.export, form) for form in NEEDED):
+    compared_on = compared_on or examples_for_forms(config, checkpoint, classifier, Workdir(workdir))
+    if compared_on is None:
         return []
-    _check_size(classifier, checkpoint)
-    size = _size(classifier)
-    examples, split = compared_examples(config, checkpoint, Workdir(workdir))
-    examples = classifier.tokenize(examples)
+    size, split, examples = _size(classifier), compared_on[1], classifier.tokenize(compared_on[0])
     expected, written = classifier.logits_of(examples), []
     quality = headline(metrics_of(expected, examples.labels, classifier.problem_type))
 
@@ -151,13 +164,6 @@ def _logits_of(logits: Logits, examples: "TokenizedExamples", classifier: "Class
         result[rows] = logits(inputs)
         start += len(rows)
     return result
-
-
-def _check_size(classifier: "Classifier", checkpoint: Path) -> None:
-    """Raises InputError where neither form could hold the model."""
-    if (size := _size(classifier)) > LARGEST_BYTES:
-        expected, got = f"at most {LARGEST_BYTES / 1e9:.2f} GB", f"{size / 1e9:.2f} GB"
-        raise InputError("the model is too large for LiteRT and ONNX", where=checkpoint, expected=expected, got=got)
 
 
 def _size(classifier: "Classifier") -> int:

@@ -12,6 +12,7 @@ from tf_finetune.config import ExperimentConfig
 from tf_finetune.data import sources
 from tf_finetune.errors import InputError
 from tf_finetune.serving.export import check_platform, description, newest
+from tf_finetune.workdir import check_manifest
 
 if TYPE_CHECKING:
     from tf_finetune.evaluation.classifier import Classifier
@@ -52,11 +53,13 @@ def predict_with_export(saved_model: str | Path, texts: Iterable[str | tuple[str
         texts: as in `predict`.
 
     Raises:
-        InputError: no export there, or texts for a model of pairs or the other way round.
+        InputError: no export there or a damaged one, or texts for a model of pairs or the other way round.
     """
     check_platform("predict")
     folder = newest(Path(saved_model).expanduser())
-    return _answers(texts, lambda: _exported(folder), pairs=takes_pairs(folder))
+    pairs = takes_pairs(folder)
+    check_manifest(folder, what="an export")
+    return _answers(texts, lambda: _exported(folder), pairs=pairs)
 
 
 def takes_pairs(saved_model: str | Path) -> bool:

@@ -7,6 +7,7 @@ from tf_finetune import runtime
 from tf_finetune.commands.evaluate import compared_examples
 from tf_finetune.commands.restore import load_classifier, trained_run
 from tf_finetune.config import ExperimentConfig
+from tf_finetune.data.examples import Examples
 from tf_finetune.errors import InputError, RunError
 from tf_finetune.serving.export import check_platform, description, newest
 from tf_finetune.serving.questions import Questions, Task, hostile_texts
@@ -79,11 +80,15 @@ def verified(target: Path, task: Task, hostile: Questions, test: Questions | Non
 
 
 def questions_of_test_split(
-    classifier: "Classifier", config: ExperimentConfig, checkpoint: Path, run: Workdir
+    classifier: "Classifier",
+    config: ExperimentConfig,
+    checkpoint: Path,
+    run: Workdir,
+    compared_on: tuple[Examples, str] | None = None,
 ) -> Questions | None:
-    """Those of `compared_examples`; None, and why, where they cannot be had."""
+    """Those of `compared_examples`, unless they are given; None, and why, where they cannot be had."""
     try:
-        few, _ = compared_examples(config, checkpoint, run)
+        few, _ = compared_on or compared_examples(config, checkpoint, run)
     except (InputError, OSError) as error:
         runtime.warn(f"no texts of the test split are compared: {error}")
         return None

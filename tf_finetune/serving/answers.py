@@ -66,10 +66,14 @@ def of_texts(answer: Answer, asked: Questions, task: Task, *, what: str = "") ->
         return [close(promise, answer["score"], asked.logits[:, 0])]
     probabilities = probabilities_of(asked.logits, task.problem_type)
     checks = [close(promise, answer["probabilities"], probabilities)]
+    labels = answer["labels" if task.problem_type is ProblemType.MULTI_LABEL_CLASSIFICATION else "label"]
+    if len(labels) != len(probabilities):
+        counts = f"{len(labels)} answers to {len(probabilities)} texts"
+        return [*checks, Check(f"labels are the checkpoint's{what}", False, counts)]
     if task.problem_type is ProblemType.MULTI_LABEL_CLASSIFICATION:
-        return [*checks, _several_labels(answer["labels"], probabilities, task, what)]
+        return [*checks, _several_labels(labels, probabilities, task, what)]
     score = close(f"score is the label's probability{what}", answer["score"], answer["probabilities"].max(axis=-1))
-    return [*checks, _labels(answer["label"], probabilities, task, what), score]
+    return [*checks, _labels(labels, probabilities, task, what), score]
 
 
 def of_tokens(answer: Answer, asked: Questions, task: Task) -> list[Check]:
@@ -108,8 +112,6 @@ def close(promise: str, got: np.ndarray, expected: np.ndarray) -> Check:
 
 def _several_labels(got: list[str], probabilities: np.ndarray, task: Task, what: str) -> Check:
     """A class whose probability is within the tolerance of the threshold may be answered or not."""
-    if len(got) != len(probabilities):
-        return Check(f"labels are the checkpoint's{what}", False, f"{len(got)} answers to {len(probabilities)} texts")
     answered = np.array(got).reshape(probabilities.shape) == np.array(task.label_names)
     sure = np.abs(probabilities - THRESHOLD) > TOLERANCE
     right = (answered == (probabilities >= THRESHOLD))[sure]
@@ -118,8 +120,6 @@ def _several_labels(got: list[str], probabilities: np.ndarray, task: Task, what:
 
 def _labels(got: list[str], probabilities: np.ndarray, task: Task, what: str) -> Check:
     """A text whose best two labels are within the tolerance may get either."""
-    if len(got) != len(probabilities):
-        return Check(f"labels are the checkpoint's{what}", False, f"{len(got)} answers to {len(probabilities)} texts")
     near = probabilities >= probabilities.max(axis=-1, keepdims=True) - 2 * TOLERANCE
     names = np.array(task.label_names)
     right = [label in names[row] for label, row in zip(got, near, strict=True)]

@@ -151,5 +151,11 @@ def newest(folder: Path) -> Path:
         return folder
     published = versions(folder)
     if not published:
-        raise InputError("no export", where=folder, expected="a version that `tf-finetune export` wrote")
+        expected = "a version that `tf-finetune export` wrote"
+        if versions(folder / "export"):
+            expected += f", such as {folder / 'export'}"
+        got = "a file" if folder.exists() else "no such folder"
+        if folder.is_dir():
+            got = "a folder with neither saved_model.pb nor numbered versions"
+        raise InputError("no export", where=folder, expected=expected, got=got)
     return folder / str(published[-1])

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # One version for all who follow the README; `verify` holds an export to the operations this server has.
 IMAGE = "tensorflow/serving:2.20.0"
 
-EXAMPLES = ("The movie was absolutely wonderful, full of joy.", "The movie was terrible and boring.")
+EXAMPLES = ("This is exactly what I hoped for, thank you.", "It does not work, and nobody answers.")
 
 README = """\
 # {name} in TensorFlow Serving

@@ -127,8 +127,8 @@ def libraries() -> dict[str, list[str]]:
     folder = Path(tensorflow.origin).parent
     # All op libraries of tensorflow_text: naming the one or two a graph needs would save 0.2 seconds and rot.
     ops = _found(Path(text.origin).parent, "python/*/_*") if text else []
-    libraries = [_found(folder, f"libtensorflow_{part}.*")[:1] for part in ("framework", "cc")]
-    return {"libraries": sum(libraries, []), "op_libraries": ops}
+    cores = [_found(folder, f"libtensorflow_{part}.*")[:1] for part in ("framework", "cc")]
+    return {"libraries": sum(cores, []), "op_libraries": ops}
 
 
 def _found(folder: Path, stem: str) -> list[str]:
