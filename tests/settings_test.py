@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tf_finetune import settings
-from tf_finetune.config import ExperimentConfig, Precision, Truncation
+from tf_finetune.config import ExperimentConfig, LoraTargets, Precision, Truncation
 from tf_finetune.data import sources
 from tf_finetune.errors import InputError
 from tf_finetune.evaluation.classifier import Classifier
@@ -17,12 +17,16 @@ LIMITS = [
     ("data.validation_examples", -1, 0),
     ("model.freeze_layers", -1, 0),
     ("model.reinit_layers", -1, 0),
+    ("model.lora_rank", -1, 0),
+    ("model.lora_alpha", -0.1, 0.0),
     ("model.hidden_dropout", -0.5, 0.0),
     ("model.hidden_dropout", 1.0, 0.99),
     ("model.attention_dropout", -0.5, 0.0),
     ("model.classifier_dropout", -0.5, -1.0),
     ("optimizer.layer_decay", 0.0, 1e-30),
     ("optimizer.layer_decay", 1.01, 1.0),
+    ("optimizer.ema_momentum", -1e-9, 0.0),
+    ("optimizer.ema_momentum", 1.0, 0.9999),
     ("train.label_smoothing", -1e-9, 0.0),
     ("train.label_smoothing", 1.0, 0.99),
     ("optimizer.learning_rate", 0.0, 1e-30),
@@ -68,6 +72,24 @@ def write_config(folder, body, name="mine.py"):
     path = folder / name
     path.write_text(f"from tf_finetune.config import ExperimentConfig\n\n\n{body}\n", encoding="utf-8")
     return path
+
+
+# (fields together, what is said of which of them)
+CONTRADICTIONS = [
+    ({"model.lora_alpha": 8.0}, r"model\.lora_alpha, expected 0 without model\.lora_rank, got 8\.0"),
+    ({"model.lora_targets": LoraTargets.ALL_LINEAR}, r"model\.lora_targets, expected qkv without .*, got all-linear"),
+    ({"model.lora_rank": 4, "model.reinit_layers": 1}, r"model\.reinit_layers, expected 0 beside model\.lora_rank.*1"),
+]
+
+
+@pytest.mark.parametrize(("values", "said"), CONTRADICTIONS)
+def test_what_would_be_ignored_or_undone_is_refused(values, said):
+    config = ExperimentConfig()
+    for name, value in values.items():
+        section, field = name.split(".")
+        setattr(getattr(config, section), field, value)
+    with pytest.raises(InputError, match=rf"wrong value for {said}"):
+        settings.validated(config)
 
 
 class TestLoad:

@@ -26,6 +26,13 @@ class ProblemType(enum.Enum):
     REGRESSION = "regression"  # a number
 
 
+class LoraTargets(enum.Enum):
+    """Which kernels of each block LoRA adds its factors to."""
+
+    QKV = "qkv"  # query, key and value, which are one here
+    ALL_LINEAR = "all-linear"  # all four
+
+
 class Schedule(enum.Enum):
     """What the learning rate does after the warmup."""
 
@@ -61,6 +68,11 @@ class ModelConfig:
     freeze_layers: int = 0
     # The pooler and so many of the last blocks start with random weights (Zhang et al. 2021); 0 means none of them.
     reinit_layers: int = 0
+    # Train low-rank factors of this rank and the head instead of every weight (LoRA, Hu et al. 2021); 0 means every one.
+    # Their product counts lora_alpha / lora_rank times; an alpha of 0 means the rank. What is kept is merged.
+    lora_rank: int = 0
+    lora_alpha: float = 0.0
+    lora_targets: LoraTargets = LoraTargets.QKV
     # Dropout of the hidden states, of attention's probabilities and before the classifier; -1 means the checkpoint's.
     hidden_dropout: float = -1.0
     attention_dropout: float = -1.0
@@ -108,6 +120,9 @@ class OptimizerConfig:
     epsilon: float = 1e-8
     # Gradients are scaled down together to this global L2 norm; 0 means never.
     max_grad_norm: float = 1.0
+    # Validate and keep a moving average of the weights, of which so much stays at each step, such as 0.99; 0 means the
+    # weights themselves.
+    ema_momentum: float = 0.0
 
 
 @dataclasses.dataclass(slots=True)

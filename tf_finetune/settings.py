@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tf_finetune.config import ExperimentConfig
+from tf_finetune.config import ExperimentConfig, LoraTargets
 from tf_finetune.errors import InputError
 from tf_finetune.readers.rows import Columns
 
@@ -23,10 +23,13 @@ _LIMITS = (
     ("data.validation_examples", "0 (a tenth of train) or more", lambda value: value >= 0),
     ("model.freeze_layers", "0 (none) or more", lambda value: value >= 0),
     ("model.reinit_layers", "0 (none) or more", lambda value: value >= 0),
+    ("model.lora_rank", "0 (every weight is trained) or more", lambda value: value >= 0),
+    ("model.lora_alpha", "0 (the rank) or more", lambda value: value >= 0),
     ("model.hidden_dropout", *_RATE_OR_THEIRS),
     ("model.attention_dropout", *_RATE_OR_THEIRS),
     ("model.classifier_dropout", *_RATE_OR_THEIRS),
     ("optimizer.layer_decay", "above 0 and at most 1", lambda value: 0 < value <= 1),
+    ("optimizer.ema_momentum", "at least 0 (no average) and below 1", lambda value: 0 <= value < 1),
     ("train.label_smoothing", "at least 0 and below 1", lambda value: 0 <= value < 1),
     ("optimizer.learning_rate", "more than 0", lambda value: value > 0),
     ("optimizer.weight_decay", "0 or more", lambda value: value >= 0),
@@ -51,6 +54,22 @@ _LIMITS = (
     ("train.log_every_steps", "1 or more", lambda value: value >= 1),
     ("export.compared_examples", "0 (all) or more", lambda value: value >= 0),
     ("runtime.seed", "between 0 and 2**32 - 1", lambda value: 0 <= value < 2**32),
+)
+
+
+# (field, what it may be beside the others, the test): nothing is accepted and then ignored.
+_BESIDE = (
+    ("model.lora_alpha", "0 without model.lora_rank", lambda v: v["model.lora_rank"] or not v["model.lora_alpha"]),
+    (
+        "model.lora_targets",
+        "qkv without model.lora_rank",
+        lambda v: v["model.lora_rank"] or v["model.lora_targets"] is LoraTargets.QKV,
+    ),
+    (
+        "model.reinit_layers",
+        "0 beside model.lora_rank, as fresh blocks would stay random",
+        lambda v: not (v["model.lora_rank"] and v["model.reinit_layers"]),
+    ),
 )
 
 
@@ -214,6 +233,9 @@ def validated(config: ExperimentConfig) -> ExperimentConfig:
     for name, expected, holds in _LIMITS:
         if not holds(values[name]):
             raise InputError(f"wrong value for {name}", expected=expected, got=values[name])
+    for name, expected, holds in _BESIDE:
+        if not holds(values):
+            raise InputError(f"wrong value for {name}", expected=expected, got=plain(values[name]))
     return config
 
 

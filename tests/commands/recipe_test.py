@@ -9,7 +9,7 @@ from safetensors.numpy import load_file
 
 from tf_finetune import InputError
 from tf_finetune.commands.train import train
-from tf_finetune.config import Schedule
+from tf_finetune.config import LoraTargets, Schedule
 from tf_finetune.settings import load_json
 from tf_finetune.workdir import Workdir
 
@@ -143,3 +143,71 @@ def test_a_metric_that_there_is_not(short, tmp_path):
         InputError, match=r"no such metric in validation, in train.best_metric, expected accuracy or .* got"
     ):
         train(short, tmp_path / "run")
+
+
+def state_of(workdir):
+    """Arrays of the last checkpoint's training state, by name."""
+    return load_file(checkpoints_of(workdir)[-1] / "training_state.safetensors")
+
+
+def checkpoints_of(workdir):
+    return sorted(path for path in Workdir(workdir).checkpoints.iterdir() if path.name.startswith("step_"))
+
+
+@pytest.mark.parametrize("targets", list(LoraTargets))
+def test_lora_changes_kernels_by_products_of_low_rank(short, tmp_path, before, targets):
+    short.model.lora_rank, short.model.lora_alpha, short.model.lora_targets = 2, 3.0, targets
+    short.optimizer.learning_rate = 1e-2
+    after, _ = trained(short, tmp_path / "run")
+    names = {name for name in before if "encoder" in name and not np.array_equal(before[name], after[name])}
+    kernels = r"attention\.self\.(query|key|value)"
+    if targets is LoraTargets.ALL_LINEAR:
+        kernels += r"|attention\.output\.dense|(intermediate|output)\.dense"
+    assert names == {name for name in before if re.search(rf"layer\.\d\.({kernels})\.weight$", name)}
+    for name in names:
+        change = (after[name] - before[name]).astype(np.float64)
+        strength = np.linalg.svd(change, compute_uv=False)
+        assert strength[1] > 1e-5
+        assert strength[2] < 1e-6, name
+    assert moved(before, after) == {"layer.0", "layer.1", "pooler"}
+
+
+def test_lora_trains_factors_alone(short, tmp_path):
+    short.model.lora_rank = 2
+    trained(short, tmp_path / "run")
+    arrays = state_of(tmp_path / "run")
+    slots = [name for name in arrays if name.endswith("momentum")]
+    assert len(slots) == 2 * 2 + 2 + 2  # two factors a block, pooler, classifier
+
+
+def test_frozen_blocks_train_no_factors_either(short, tmp_path, before):
+    short.model.lora_rank, short.model.freeze_layers = 2, 1
+    after, _ = trained(short, tmp_path / "run")
+    assert moved(before, after) == {"layer.1", "pooler"}
+
+
+@pytest.mark.parametrize("momentum", [0.5, 0.9])
+def test_what_is_kept_are_the_averages(short, tmp_path, momentum):
+    short.optimizer.ema_momentum = momentum
+    short.train.checkpoint_every_steps, short.train.keep_checkpoints = 1, 10
+    after, _ = trained(short, tmp_path / "averaged")
+    steps = [load_file(path / "training_state.safetensors") for path in checkpoints_of(tmp_path / "averaged")]
+    assert len(steps) == 6
+    expected, *later = [arrays["weights/bert/pooler/bias"] for arrays in steps]
+    for value in later:
+        expected = momentum * expected + (1 - momentum) * value
+    np.testing.assert_allclose(after["bert.pooler.dense.bias"], expected, rtol=1e-5, atol=1e-9)
+    short.optimizer.ema_momentum = 0.0
+    plain, _ = trained(short, tmp_path / "plain")  # training itself is the same
+    np.testing.assert_array_equal(value, plain["bert.pooler.dense.bias"])
+
+
+def test_validation_asks_the_averages(short, tmp_path):
+    short.optimizer.ema_momentum, short.optimizer.learning_rate = 0.999999, 1e-2
+    _, records = trained(short, tmp_path / "run")
+    first = [r for r in records if r["split"] == "validation"]
+    short.optimizer.ema_momentum = 0.0
+    _, records = trained(short, tmp_path / "plain")
+    other = [r for r in records if r["split"] == "validation"]
+    assert first[0]["loss"] == other[0]["loss"]
+    assert first[-1]["loss"] != other[-1]["loss"]

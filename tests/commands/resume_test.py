@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 from tf_finetune import settings
 from tf_finetune.commands import restore, resume
 from tf_finetune.commands.train import train
-from tf_finetune.config import ClassWeights, ExperimentConfig, ProblemType, Schedule
+from tf_finetune.config import ClassWeights, ExperimentConfig, LoraTargets, ProblemType, Schedule
 from tf_finetune.errors import Interrupted
 from tf_finetune.training import checkpoints, kernels
 from tf_finetune.training.checkpoints import TrainingState
@@ -64,6 +64,10 @@ VARIANTS = {
         "label_smoothing": 0.1, "accumulation_steps": 3, "best_metric": "loss",
         "model.freeze_embeddings": True, "model.reinit_layers": 1,
         "model.hidden_dropout": 0.2, "optimizer.layer_decay": 0.8, "optimizer.schedule": Schedule.COSINE,
+    },
+    "factors_and_averages": {
+        "validate_every_steps": 4, "model.lora_rank": 2, "model.lora_targets": LoraTargets.ALL_LINEAR,
+        "optimizer.ema_momentum": 0.8,
     },
 }  # fmt: skip
 

@@ -307,6 +307,67 @@ class TestSkipping:
         assert not AdamWeightDecay.from_config(AdamWeightDecay().get_config()).skip_nonfinite_steps
 
 
+class TestAverages:
+    def optimizer_of(self, variables, **options):
+        optimizer = AdamWeightDecay(0.1, use_ema=True, ema_momentum=0.5, **options)
+        optimizer.build(variables)
+        return optimizer
+
+    def test_they_are_there_within_and_the_trained_weights_afterwards(self):
+        variables = new_variables()
+        optimizer = self.optimizer_of(variables)
+        values = []
+        for gradients in new_gradients(3):
+            optimizer.apply(gradients, variables)
+            values.append([variable.numpy() for variable in variables])
+        with optimizer.averaged():
+            for variable, *steps in zip(variables, *values, strict=True):
+                expected = 0.25 * steps[0] + 0.25 * steps[1] + 0.5 * steps[2]
+                np.testing.assert_allclose(variable.numpy(), expected, atol=1e-6)
+        for variable, trained in zip(variables, values[-1], strict=True):
+            np.testing.assert_array_equal(variable.numpy(), trained)
+
+    def test_an_error_within_brings_the_trained_weights_back(self):
+        variables = new_variables()
+        optimizer = self.optimizer_of(variables)
+        optimizer.apply(next(new_gradients(1)), variables)
+        variables[1].assign(variables[1] + 1.0)
+        trained = variables[1].numpy()
+        with pytest.raises(KeyError), optimizer.averaged():
+            raise KeyError
+        np.testing.assert_array_equal(variables[1].numpy(), trained)
+
+    def test_without_them_the_weights_are_the_weights(self):
+        variables = new_variables()
+        optimizer = AdamWeightDecay(0.1)
+        optimizer.build(variables)
+        with optimizer.averaged():
+            np.testing.assert_array_equal(variables[0].numpy(), new_variables()[0].numpy())
+
+    def test_a_first_step_that_is_passed_over_leaves_them_at_the_weights(self):
+        variables = new_variables()
+        optimizer = self.optimizer_of(variables, skip_nonfinite_steps=True)
+        bad = [tf.fill(tuple(variable.shape), float("nan")) for variable in variables]
+        tf.function(lambda: optimizer.apply(bad, variables))()
+        with optimizer.averaged():
+            np.testing.assert_array_equal(variables[1].numpy(), new_variables()[1].numpy())
+
+    @pytest.mark.parametrize("ends", [True, False])
+    def test_at_the_end_of_fit(self, ends):
+        variables = new_variables()
+        optimizer = self.optimizer_of(variables, ends_with_averages=ends)
+        for gradients in new_gradients(2):
+            optimizer.apply(gradients, variables)
+        trained = variables[1].numpy()
+        optimizer.finalize_variable_values(variables)
+        assert np.array_equal(variables[1].numpy(), trained) is not ends
+
+    def test_serialization(self):
+        optimizer = AdamWeightDecay(0.1, use_ema=True, ema_momentum=0.5, ends_with_averages=False)
+        again = AdamWeightDecay.from_config(optimizer.get_config())
+        assert (again.use_ema, again.ema_momentum, again.ends_with_averages) == (True, 0.5, False)
+
+
 class TestWeightDecay:
     @pytest.fixture
     def changed(self):

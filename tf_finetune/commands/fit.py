@@ -5,7 +5,6 @@ import hashlib
 import json
 import shlex
 import sys
-import tempfile
 import textwrap
 import time
 from collections.abc import Sequence
@@ -16,11 +15,10 @@ import keras
 import numpy as np
 
 from tf_finetune import runtime, settings
-from tf_finetune.bert import tiny
 from tf_finetune.bert.architecture import BertArchitecture
-from tf_finetune.bert.model import TFBertForSequenceClassification
 from tf_finetune.commands import batch_memory, resume
 from tf_finetune.commands.inputs import Inputs
+from tf_finetune.commands.model_setup import build_classifier, choose_weights, compile_classifier
 from tf_finetune.commands.restore import temperature_of
 from tf_finetune.commands.resume import EarlierRun
 from tf_finetune.commands.training_loop import TrainingLoop, training_order_of, validate
@@ -30,20 +28,15 @@ from tf_finetune.data.tokenized import TokenizedExamples
 from tf_finetune.errors import InputError
 from tf_finetune.evaluation.classifier import Classifier
 from tf_finetune.native import compiled
-from tf_finetune.text.tokenizer import Tokenizer
-from tf_finetune.training import advice, checkpoints, state_arrays
+from tf_finetune.training import checkpoints, state_arrays
 from tf_finetune.training.callbacks import MetricsLog
 from tf_finetune.training.checkpoints import TrainingState
 from tf_finetune.training.cost import CostMeter
-from tf_finetune.training.losses import SmoothedCrossentropy
-from tf_finetune.training.optimizer import WarmupSchedule, create_optimizer, layer_decay_factors
 from tf_finetune.training.stops import Stops
 from tf_finetune.workdir import Workdir, writing
 
 # Asked before and after training, so that one sees what was learnt.
 REVIEW_TEXTS = ("The movie was absolutely wonderful, full of joy.", "The movie was terrible and boring.")
-# Rows a vocabulary is padded with so that matrix products fit the hardware; more missing tokens mean another tokenizer.
-VOCABULARY_PADDING = 128
 
 
 def fit(inputs: Inputs, run: Workdir, stops: Stops, *, num_train_steps: int | None = None) -> dict[str, Any]:
@@ -62,13 +55,14 @@ def fit(inputs: Inputs, run: Workdir, stops: Stops, *, num_train_steps: int | No
     policy = _set_up(config)
     with runtime.precision_policy(policy):
         classifier = build_classifier(config, inputs.splits, inputs.checkpoint)
+        choose_weights(classifier.model, config, goes_on=earlier is not None)
     tokenized = {name: classifier.tokenize(examples) for name, examples in inputs.splits.examples.items()}
     tokenized["train"] = weighted(tokenized["train"], config, len(inputs.splits.label_names))
     _describe_data(tokenized, inputs.splits, config)
     facts = _facts(config, tokenized, inputs.splits, policy)
     state = resume.beginning(earlier, facts["data"], source=config.data.source)
     chosen = _with_budget(config, state, tokenized["train"].lengths, classifier.model.architecture)
-    schedule = _compile(classifier, tokenized["train"], chosen, num_train_steps)
+    schedule = compile_classifier(classifier, tokenized["train"], chosen, num_train_steps)
     shown, log = _shown(inputs.splits, config), MetricsLog(run.metrics, run.tensorboard)
     began = time.perf_counter()
     untrained = None if earlier else _first_look(classifier, tokenized["validation"], shown)
@@ -188,54 +182,6 @@ def _with_budget(
     return chosen
 
 
-def build_classifier(config: ExperimentConfig, splits: sources.Splits, checkpoint: Path | None) -> Classifier:
-    """The pretrained model with a head for these labels, and its tokenizer."""
-    if checkpoint is None:
-        with tempfile.TemporaryDirectory() as folder:
-            tiny.write_random_checkpoint(Path(folder))
-            runtime.warn("the model is random and tiny: it tries the road out, and learns next to nothing")
-            return build_classifier(config, splits, Path(folder))
-    architecture, tokenizer = BertArchitecture.from_folder(checkpoint), Tokenizer(checkpoint)
-    _check_vocabulary(len(tokenizer.vocabulary), architecture.vocab_size, checkpoint)
-    # A head that was trained for other labels answers for those; it would start this training off wrong.
-    new_head = architecture.id2label != splits.label_names or architecture.problem_type not in (
-        None,
-        splits.problem_type.value,
-    )
-    model = TFBertForSequenceClassification.from_pretrained(
-        checkpoint,
-        id2label=list(splits.label_names),
-        new_head=new_head,
-        problem_type=splits.problem_type.value,
-        **settings.dropout_overrides(config),
-    )
-    _choose_layers(model, config, checkpoint)
-    return Classifier(model, tokenizer, **settings.classifier_options(config))
-
-
-def _choose_layers(model: TFBertForSequenceClassification, config: ExperimentConfig, checkpoint: Path) -> None:
-    """Starts the last blocks anew and keeps the first ones out of training, where the config says so."""
-    layers = model.architecture.num_hidden_layers
-    for field in ("freeze_layers", "reinit_layers"):
-        if (number := getattr(config.model, field)) > layers:
-            where, expected = f"model.{field}, of {checkpoint}", f"at most {layers}, the blocks it has"
-            raise InputError("the model has fewer blocks", where=where, expected=expected, got=number)
-    if config.model.reinit_layers:
-        model.bert.reinitialize(config.model.reinit_layers)
-    model.bert.freeze(embeddings=config.model.freeze_embeddings, num_layers=config.model.freeze_layers)
-
-
-def _check_vocabulary(tokens: int, rows: int, checkpoint: Path) -> None:
-    if tokens > rows:
-        raise InputError(
-            "the tokenizer has more tokens than the model", where=checkpoint, expected=f"at most {rows}", got=tokens
-        )
-    if tokens <= rows - VOCABULARY_PADDING:
-        runtime.warn(
-            f"the tokenizer has {tokens} tokens and the model {rows}: are both of the same checkpoint? ({checkpoint})"
-        )
-
-
 def weighted(examples: TokenizedExamples, config: ExperimentConfig, num_labels: int) -> TokenizedExamples:
     """The training examples with their own and their classes' weights, scaled to a mean of 1.
 
@@ -284,72 +230,6 @@ def _cost_meter(classifier: Classifier, policy: str, config: ExperimentConfig, *
         intermediate_size=sizes.intermediate_size,
     )
     return CostMeter(epochs=config.train.epochs, matrix_rate=rate, seconds_between=seconds_between)
-
-
-def _compile(
-    classifier: Classifier, examples: TokenizedExamples, config: ExperimentConfig, num_train_steps: int | None
-) -> WarmupSchedule:
-    """Makes the model ready to train, and warns of what usually is a mistake in its options."""
-    chosen = config.optimizer
-    if num_train_steps is None:
-        num_train_steps = sum(len(training_order_of(examples, config, epoch)) for epoch in range(config.train.epochs))
-    warmup = chosen.warmup_steps or int(chosen.warmup_proportion * num_train_steps)
-    if config.train.gradient_checkpointing:
-        classifier.model.gradient_checkpointing_enable()
-    if config.train.accumulation_steps > 1:
-        classifier.model.gradient_accumulation_enable(config.train.accumulation_steps)
-    optimizer, schedule = create_optimizer(
-        chosen.learning_rate,
-        num_train_steps,
-        warmup,
-        weight_decay_rate=chosen.weight_decay,
-        adam_beta1=chosen.beta_1,
-        adam_beta2=chosen.beta_2,
-        adam_epsilon=chosen.epsilon,
-        adam_global_clipnorm=chosen.max_grad_norm or None,
-        schedule=chosen.schedule.value,
-        learning_rate_factors=layer_decay_factors(chosen.layer_decay, classifier.model.architecture.num_hidden_layers),
-        skip_nonfinite_steps=True,
-    )
-    if warmup > num_train_steps:
-        _warn_of_the_warmup(schedule, config)
-    runtime.advise(advice.of_learning_rate(chosen.learning_rate))
-    runtime.advise(advice.of_truncation(examples.lengths, config.data.max_length))
-    metrics = None
-    if classifier.problem_type is ProblemType.SINGLE_LABEL_CLASSIFICATION:
-        # By its class: from the word alone Keras would make it within the first step, and trace that twice.
-        metrics = [keras.metrics.SparseCategoricalAccuracy("accuracy")]
-    # XLA compiles anew for every batch length, so only where these are few; on a CPU our own operations are faster.
-    with_xla = bool(config.train.num_shapes and runtime.gpus() and config.train.accumulation_steps == 1)
-    loss = _loss(classifier, config.train.label_smoothing)
-    classifier.model.compile(optimizer, loss, weighted_metrics=metrics, jit_compile=with_xla)
-    if metrics:  # Keras makes the rest of them within the first step; those of a checkpoint want a place before
-        one, labels = examples.labels[:1], len(classifier.label_names)
-        classifier.model.compute_metrics(None, one, np.zeros((1, labels), np.float32))
-        classifier.model.reset_metrics()
-    return schedule
-
-
-def _loss(classifier: Classifier, label_smoothing: float) -> keras.losses.Loss:
-    if not label_smoothing:
-        return classifier.model.default_loss()
-    if classifier.problem_type is ProblemType.MULTI_LABEL_CLASSIFICATION:
-        return keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=label_smoothing)
-    if classifier.problem_type is ProblemType.REGRESSION:
-        expected = "0, as labels that are numbers have no classes to share out among"
-        raise InputError(
-            "no label smoothing here", where="train.label_smoothing", expected=expected, got=label_smoothing
-        )
-    return SmoothedCrossentropy(label_smoothing)
-
-
-def _warn_of_the_warmup(schedule: WarmupSchedule, config: ExperimentConfig) -> None:
-    steps, share = schedule.num_train_steps, config.optimizer.warmup_proportion
-    runtime.warn(
-        f"the warmup of {schedule.num_warmup_steps} steps is longer than the training of {steps}: the learning rate "
-        f"only rises, to {float(schedule(steps - 1)):.1e} and never to {schedule.peak_learning_rate:.1e}; "
-        f"--config.optimizer.warmup_steps=0 warms up for {int(share * steps)} steps instead, a share of {share}"
-    )
 
 
 def _show_answers(classifier: Classifier, shown: tuple[Sequence[str], Sequence[str] | None]) -> None:

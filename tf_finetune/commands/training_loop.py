@@ -151,9 +151,10 @@ class TrainingLoop:
         asks = AfterPrediction(lambda: self.stops.check("in validation"))
         try:
             calibrate = self.config.train.calibrate
-            result = validate(
-                self.classifier, self.tokenized["validation"], when=when, calibrate=calibrate, callbacks=[asks]
-            )
+            with self.classifier.model.optimizer.averaged():
+                result = validate(
+                    self.classifier, self.tokenized["validation"], when=when, calibrate=calibrate, callbacks=[asks]
+                )
         except Interrupted:
             self._leave()
         timing = {"seconds": time.perf_counter() - began}
@@ -181,7 +182,8 @@ class TrainingLoop:
         arrays = state_arrays.arrays_of(self.classifier.model) | self.metrics
         parts = self.classifier.model, self.classifier.tokenizer
         temperature = {name: value for name, value in self.state.validation.items() if name == "temperature"}
-        checkpoints.save(*parts, self.run.checkpoints, self.state, arrays, **self.facts, **temperature)
+        with self.classifier.model.optimizer.averaged():
+            checkpoints.save(*parts, self.run.checkpoints, self.state, arrays, **self.facts, **temperature)
         settle(self.run, self.state, self.config)
         self.saved, self.saved_at = self.state, time.monotonic()
 

@@ -1,8 +1,9 @@
 """Warmup schedule and AdamW with decay exclusions matched by weight path."""
 
+import contextlib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import keras
 from keras import ops
@@ -92,6 +93,8 @@ class AdamWeightDecay(keras.optimizers.AdamW):
             the weights whose path has the first that fits is multiplied by it (one device).
         skip_nonfinite_steps: whether a step whose loss or gradient is not finite changes no weight and no slot; it
             counts as a step all the same (TensorFlow on one device; neither accumulated gradients nor scaled losses).
+        ends_with_averages: whether, with `use_ema`, the end of `fit` puts the averages in the weights' place, as
+            Keras's optimizers do; without it they are there within `averaged()` alone, and training can go on.
         **kwargs: those of keras.optimizers.AdamW.
 
     Attributes:
@@ -105,6 +108,7 @@ class AdamWeightDecay(keras.optimizers.AdamW):
         exclude_from_weight_decay: Sequence[str] = EXCLUDED_FROM_WEIGHT_DECAY,
         learning_rate_factors: Sequence[tuple[str, float]] = (),
         skip_nonfinite_steps: bool = False,
+        ends_with_averages: bool = True,
         name="adamw",
         **kwargs,
     ):
@@ -118,6 +122,7 @@ class AdamWeightDecay(keras.optimizers.AdamW):
         self.excluded_patterns = tuple(exclude_from_weight_decay)
         self.learning_rate_factors = tuple((pattern, float(factor)) for pattern, factor in learning_rate_factors)
         self.skip_nonfinite_steps = skip_nonfinite_steps
+        self.ends_with_averages = ends_with_averages
         self._norm = None  # of the gradients at hand, where it is known already
 
     def build(self, variables):
@@ -131,6 +136,27 @@ class AdamWeightDecay(keras.optimizers.AdamW):
             self.exclude_from_weight_decay(var_list=excluded)
         super().build(variables)
         self._factors = [self._factor_of(variable.path) for variable in variables]
+        if self.use_ema:  # Keras begins at the first step, which may be passed over
+            for variable, average in zip(variables, self._model_variables_moving_average, strict=True):
+                average.assign(variable)
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within it the weights are their averages, where there are some; afterwards they are as they were trained."""
+        if not self.use_ema:
+            yield
+            return
+        trained = [variable.numpy() for variable in self._trainable_variables]
+        self._overwrite_model_variables_with_average_value(self._trainable_variables)
+        try:
+            yield
+        finally:
+            for variable, value in zip(self._trainable_variables, trained, strict=True):
+                variable.assign(value)
+
+    def finalize_variable_values(self, var_list):
+        if self.ends_with_averages:
+            super().finalize_variable_values(var_list)
 
     def apply(self, grads, trainable_variables=None):
         # Of a sparse embedding gradient Keras would take the norm of its rows, one for each token of the
@@ -211,6 +237,7 @@ class AdamWeightDecay(keras.optimizers.AdamW):
             "exclude_from_weight_decay": list(self.excluded_patterns),
             "learning_rate_factors": [list(pair) for pair in self.learning_rate_factors],
             "skip_nonfinite_steps": self.skip_nonfinite_steps,
+            "ends_with_averages": self.ends_with_averages,
         }
         return {**super().get_config(), **ours}
 
@@ -243,6 +270,7 @@ def create_optimizer(
     schedule: str = "linear",
     learning_rate_factors: Sequence[tuple[str, float]] = (),
     skip_nonfinite_steps: bool = False,
+    ema_momentum: float | None = None,
 ) -> tuple[AdamWeightDecay, WarmupSchedule]:
     """The optimizer and schedule BERT is fine-tuned with; the arguments are those of the old TF function.
 
@@ -256,6 +284,8 @@ def create_optimizer(
         schedule: after the warmup, of SCHEDULES.
         learning_rate_factors: see AdamWeightDecay.
         skip_nonfinite_steps: see AdamWeightDecay.
+        ema_momentum: of a moving average of the weights, which are there within `optimizer.averaged()`; None means no
+            average.
 
     Returns:
         The optimizer, and its schedule for plotting: a function of the step.
@@ -270,5 +300,8 @@ def create_optimizer(
         global_clipnorm=adam_global_clipnorm,
         learning_rate_factors=learning_rate_factors,
         skip_nonfinite_steps=skip_nonfinite_steps,
+        use_ema=ema_momentum is not None,
+        ema_momentum=0.99 if ema_momentum is None else ema_momentum,
+        ends_with_averages=False,
     )
     return optimizer, schedule

@@ -11,7 +11,8 @@ METRICS = "metrics/"
 
 
 def arrays_of(model: keras.Model) -> dict[str, np.ndarray]:
-    """Slots and counters of the optimizer, and seeds of the dropouts."""
+    """Slots and counters of the optimizer, seeds of the dropouts, and the weights that the model's own files hold in
+    another form: those with LoRA's factors, which are merged there, and those that are averaged there."""
     return _arrays(_others(model))
 
 
@@ -60,7 +61,14 @@ def _others(model: keras.Model) -> dict[str, keras.Variable]:
     # are made, so that only their order says which is which.
     found = {f"optimizer/{variable.path}": variable for variable in model.optimizer.variables}
     seeds = [variable for variable in model.variables if variable.path.endswith("seed_generator_state")]
-    return found | {f"seeds/{number}": variable for number, variable in enumerate(seeds)}
+    found |= {f"seeds/{number}": variable for number, variable in enumerate(seeds)}
+    return found | {f"weights/{variable.path}": variable for variable in _in_another_form(model)}
+
+
+def _in_another_form(model: keras.Model) -> list[keras.Variable]:
+    adapted = {variable.path.rpartition("/")[0] for variable in model.weights if variable.name.startswith("lora_")}
+    averaged = {variable.path for variable in model.trainable_variables if model.optimizer.use_ema}
+    return [v for v in model.weights if v.path in averaged or v.path.rpartition("/")[0] in adapted]
 
 
 def _metrics(model: keras.Model) -> dict[str, keras.Variable]:
