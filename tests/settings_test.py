@@ -77,7 +77,7 @@ def write_config(folder, body, name="mine.py"):
 # (fields together, what is said of which of them)
 CONTRADICTIONS = [
     ({"model.lora_alpha": 8.0}, r"model\.lora_alpha, expected 0 without model\.lora_rank, got 8\.0"),
-    ({"model.lora_targets": LoraTargets.ALL_LINEAR}, r"model\.lora_targets, expected qkv without .*, got all-linear"),
+    ({"model.lora_targets": LoraTargets.ALL_LINEAR}, r"model\.lora_targets, expected qkv without .*, got all_linear"),
     ({"model.lora_rank": 4, "model.reinit_layers": 1}, r"model\.reinit_layers, expected 0 beside model\.lora_rank.*1"),
 ]
 

@@ -30,7 +30,7 @@ class LoraTargets(enum.Enum):
     """Which kernels of each block LoRA adds its factors to."""
 
     QKV = "qkv"  # query, key and value, which are one here
-    ALL_LINEAR = "all-linear"  # all four
+    ALL_LINEAR = "all_linear"  # all four
 
 
 class Schedule(enum.Enum):
@@ -68,8 +68,8 @@ class ModelConfig:
     freeze_layers: int = 0
     # The pooler and so many of the last blocks start with random weights (Zhang et al. 2021); 0 means none of them.
     reinit_layers: int = 0
-    # Train low-rank factors of this rank and the head instead of every weight (LoRA, Hu et al. 2021); 0 means every one.
-    # Their product counts lora_alpha / lora_rank times; an alpha of 0 means the rank. What is kept is merged.
+    # Train low-rank factors of this rank and the head instead of every weight (LoRA, Hu et al. 2021); 0 means every
+    # weight. Their product counts lora_alpha / lora_rank times; an alpha of 0 means the rank. What is kept is merged.
     lora_rank: int = 0
     lora_alpha: float = 0.0
     lora_targets: LoraTargets = LoraTargets.QKV

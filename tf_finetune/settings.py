@@ -204,7 +204,7 @@ def check_field(name: str, *, where: object) -> None:
 def _nearest(name: str, known: list[str]) -> str:
     """What a mistyped field most likely means: by its initials (lr), else by its spelling, section first."""
     section, _, field = name.rpartition(".")
-    for candidate in known:
+    for candidate in sorted(known, key=lambda candidate: not candidate.startswith(("optimizer.", f"{section}."))):
         if candidate == f"{section}.{field}" or "".join(w[0] for w in candidate.rpartition(".")[2].split("_")) == field:
             return candidate
     if not section and (sections := difflib.get_close_matches(field, {c.partition(".")[0] for c in known}, n=1)):

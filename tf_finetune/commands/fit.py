@@ -62,6 +62,9 @@ def fit(inputs: Inputs, run: Workdir, stops: Stops, *, num_train_steps: int | No
     facts = _facts(config, tokenized, inputs.splits, policy)
     state = resume.beginning(earlier, facts["data"], source=config.data.source)
     chosen = _with_budget(config, state, tokenized["train"].lengths, classifier.model.architecture)
+    if num_train_steps is None:
+        orders = (training_order_of(tokenized["train"], chosen, epoch) for epoch in range(config.train.epochs))
+        num_train_steps = sum(map(len, orders))
     schedule = compile_classifier(classifier, tokenized["train"], chosen, num_train_steps)
     shown, log = _shown(inputs.splits, config), MetricsLog(run.metrics, run.tensorboard)
     began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The model of a training run, from a pretrained checkpoint to compiled: head, frozen and fresh parts, optimizer, loss."""
+"""The model of a training run, from a pretrained checkpoint to compiled: head, trained parts, optimizer, loss."""
 
 import tempfile
 from pathlib import Path
@@ -86,12 +86,20 @@ def _check_vocabulary(tokens: int, rows: int, checkpoint: Path) -> None:
 
 
 def compile_classifier(
-    classifier: Classifier, examples: TokenizedExamples, config: ExperimentConfig, num_train_steps: int | None
+    classifier: Classifier, examples: TokenizedExamples, config: ExperimentConfig, num_train_steps: int
 ) -> WarmupSchedule:
-    """Makes the model ready to train, and warns of what usually is a mistake in its options."""
+    """Makes the model ready to train, and warns of what usually is a mistake in its options.
+
+    Args:
+        classifier: of `build_classifier`, its weights chosen.
+        examples: those of training.
+        config: as said.
+        num_train_steps: what the learning rate is scheduled for.
+
+    Raises:
+        InputError: a loss that these labels do not have.
+    """
     chosen = config.optimizer
-    if num_train_steps is None:
-        num_train_steps = sum(len(training_order_of(examples, config, epoch)) for epoch in range(config.train.epochs))
     warmup = chosen.warmup_steps or int(chosen.warmup_proportion * num_train_steps)
     if config.train.gradient_checkpointing:
         classifier.model.gradient_checkpointing_enable()

@@ -36,13 +36,16 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
     def __call__(self, step):
         step = ops.cast(step, "float32")
         rise = step / max(1, self.num_warmup_steps)
-        left = (self.num_train_steps - step) / max(1, self.num_train_steps - self.num_warmup_steps)
-        share = ops.where(step < self.num_warmup_steps, rise, self.after_warmup(ops.maximum(left, 0.0)))
+        share = ops.where(step < self.num_warmup_steps, rise, self.after_warmup(step))
         return self.peak_learning_rate * share
 
-    def after_warmup(self, left):
-        """The share of the peak, of the share of the steps after the warmup that are left."""
+    def after_warmup(self, step):
+        """The share of the peak at a step after the warmup."""
         raise NotImplementedError
+
+    @property
+    def steps_after_warmup(self) -> int:
+        return max(1, self.num_train_steps - self.num_warmup_steps)
 
     def get_config(self):
         return {
@@ -56,24 +59,24 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
 class WarmupLinearDecay(WarmupSchedule):
     """After the warmup linear to 0 at the last step."""
 
-    def after_warmup(self, left):
-        return left
+    def after_warmup(self, step):
+        return ops.maximum((self.num_train_steps - step) / self.steps_after_warmup, 0.0)
 
 
 @keras.saving.register_keras_serializable("tf_finetune")
 class WarmupCosineDecay(WarmupSchedule):
     """After the warmup half a cosine to 0 at the last step (Loshchilov and Hutter 2017, without restarts)."""
 
-    def after_warmup(self, left):
-        return 0.5 - 0.5 * ops.cos(math.pi * left)
+    def after_warmup(self, step):
+        return 0.5 + 0.5 * ops.cos(math.pi * ops.minimum((step - self.num_warmup_steps) / self.steps_after_warmup, 1.0))
 
 
 @keras.saving.register_keras_serializable("tf_finetune")
 class WarmupConstant(WarmupSchedule):
     """After the warmup the peak, to the end."""
 
-    def after_warmup(self, left):
-        return ops.ones_like(left)
+    def after_warmup(self, step):
+        return ops.ones_like(step)
 
 
 SCHEDULES = {"linear": WarmupLinearDecay, "cosine": WarmupCosineDecay, "constant": WarmupConstant}
