@@ -10,6 +10,7 @@ with ratios to ours, and the largest difference of a probability from PyTorch's.
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -47,13 +48,12 @@ CASES = {
 
 
 def prepare() -> dict[str, list[str]]:
-    """Makes the checkpoint and its forms where they are not there yet; returns the texts of each case."""
+    """Makes the checkpoint where it is not there yet, and its forms anew; returns the texts of each case."""
     workload.prepare()
     from tf_finetune.config import Truncation
     from tf_finetune.text.tokenizer import Tokenizer
 
-    if not (FORMS / "onnx").is_dir():
-        write_forms()
+    write_forms()
     tokenizer = Tokenizer(workload.DATA / "minilm")
     texts = [text for text, _ in workload.reviews()["validation"]]
     ids = tokenizer.encode(texts, max_length=512, truncation=Truncation.HEAD)
@@ -83,8 +83,9 @@ def write_forms() -> None:
     from tf_finetune.serving.onnx_files import save_onnx
 
     classifier = Classifier.from_checkpoint(workload.DATA / "minilm", max_length=512, truncation=Truncation.HEAD)
+    shutil.rmtree(FORMS, ignore_errors=True)
     for form in ("export", "litert", "onnx"):
-        (FORMS / form / "1").mkdir(parents=True, exist_ok=True)
+        (FORMS / form / "1").mkdir(parents=True)
     save_model(classifier, FORMS / "export" / "1")
     save_litert(classifier.model, FORMS / "litert" / "1" / "model.tflite")
     save_onnx(classifier.model, FORMS / "onnx" / "1")
