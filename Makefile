@@ -26,7 +26,7 @@ demo: $(VENV)/.installed
 	  "The movie was absolutely wonderful, full of joy." "The movie was terrible and boring."
 
 test: $(VENV)/.test-installed
-	$(BIN)/python -m pytest --numprocesses=2 --dist=worksteal
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.test-installed
 	$(BIN)/ruff check .

@@ -19,6 +19,8 @@ MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
 # What makes a training command take seconds; appended where the command does not say it itself.
 SHORT = ("--config.train.epochs=1", "--config.data.max_examples=32", "--config.train.batch_size=8")
+# An export is verified where the reader asks for that; that it verifies itself is shown in commands/road_test.py.
+SHORT_EXPORT = ("--config.export.verify=false",)
 # The tutorial takes 200 of its examples for validation.
 SHORT_TUTORIAL = ("--config.train.epochs=1", "--config.data.max_examples=232")
 
@@ -52,6 +54,7 @@ def run(command, folder):
         given = {word.split("=")[0] for word in words}
         short = SHORT_TUTORIAL if "--config=imdb_tutorial" in words else SHORT
         words += [word for word in short if word.split("=")[0] not in given]
+    words += SHORT_EXPORT if words[0] == "export" else ()
     result = subprocess.run(
         [sys.executable, "-m", "tf_finetune", *words], cwd=folder, capture_output=True, text=True,
         input=(folder / stdin).read_text(encoding="utf-8") if stdin else None,

@@ -198,7 +198,7 @@ class TestGradientCheckpointing:
         assert computed_again < kept / 2
 
 
-# One step of eight layers on 32 texts of 512 tokens; prints by how many MiB the process grew.
+# One step of twelve layers on 32 texts of 512 tokens; prints by how many MiB the process grew.
 STEP = """
 import sys
 import keras, numpy as np

@@ -72,6 +72,12 @@ VARIANTS = {
 }  # fmt: skip
 
 
+POINTS = [
+    ("step", 1), ("validation", 1), ("saving", 1), ("pruning", 1), ("tracing", 1), ("step", 3), ("publishing", 1),
+    ("json", 4), ("pruning", 1), ("step", STEPS),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_run_that_is_killed_again_and_again(config, tmp_path, monkeypatch, variant):
     for name, value in VARIANTS[variant].items():
@@ -79,12 +85,9 @@ def test_a_run_that_is_killed_again_and_again(config, tmp_path, monkeypatch, var
         setattr(getattr(config, section or "train"), field, value)
     train(config, tmp_path / "reference")
     reference = outcome(tmp_path / "reference")
-    points = [
-        ("step", 1), ("validation", 1), ("saving", 1), ("pruning", 1), ("tracing", 1), ("step", 3), ("publishing", 1),
-        ("json", 4), ("pruning", 1), ("step", STEPS),
-    ]  # fmt: skip
+    points = POINTS if variant == "plain" else POINTS[::2]
     kills = [killed_at(config, tmp_path / "run", monkeypatch, *point) for point in points]
-    assert sum(kills) >= 6
+    assert sum(kills) >= 0.6 * len(points)
     train(config, tmp_path / "run")
     assert outcome(tmp_path / "run") == reference
     assert not [path for path in (tmp_path / "run").rglob(".*") if path.name != ".lock"]

@@ -154,7 +154,10 @@ def _check_inputs(signatures: dict[str, Signature], name: str, inputs: dict[str,
 
 
 def _feed(tensor: SignatureTensor, value: list) -> dict:
-    array = np.asarray(value, dtype=object if tensor.dtype == "string" else tensor.dtype)
+    try:
+        array = np.asarray(value, dtype=object if tensor.dtype == "string" else tensor.dtype)
+    except (TypeError, ValueError) as error:
+        raise InputError("wrong input", where=tensor.name, expected=tensor.dtype, got=error) from None
     if array.shape == (0,):  # an empty list says nothing about the other dimensions
         array = array.reshape([0, *(size or 0 for size in tensor.shape[1:])])
     items = array.reshape(-1).tolist()
