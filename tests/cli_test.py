@@ -90,7 +90,7 @@ MINE = [*TRAIN, "--config=my_data:mine.csv"]
         (["evaluate", "--workdir=run"], "no trained model, in run, expected a workdir that `tf-finetune train` filled"),
         (
             ["evaluate", "--workdir=run", "--config=reviews_minilm", "--restart"],
-            "--restart is a flag of train, got eval",
+            "--restart is a flag of train and cross-validate, got eval",
         ),
         ([*MINE, "--config.data=x"], "data is a section of the config, .*, expected one of data.source"),
         ([*MINE, "--config.model.checkpoint="], "no such checkpoint, in model.checkpoint"),

@@ -15,6 +15,9 @@ LIMITS = [
     ("data.max_length", 2, 3),
     ("data.max_examples", -1, 0),
     ("data.validation_examples", -1, 0),
+    ("data.folds", -1, 0),
+    ("data.folds", 1, 2),
+    ("data.fold", -1, 0),
     ("model.freeze_layers", -1, 0),
     ("model.reinit_layers", -1, 0),
     ("model.lora_rank", -1, 0),
@@ -76,6 +79,8 @@ def write_config(folder, body, name="mine.py"):
 
 # (fields together, what is said of which of them)
 CONTRADICTIONS = [
+    ({"data.fold": 1}, r"data\.fold, expected below data\.folds, got 1"),
+    ({"data.folds": 4, "data.fold": 4}, r"data\.fold, expected below data\.folds, got 4"),
     ({"model.lora_alpha": 8.0}, r"model\.lora_alpha, expected 0 without model\.lora_rank, got 8\.0"),
     ({"model.lora_targets": LoraTargets.ALL_LINEAR}, r"model\.lora_targets, expected qkv without .*, got all_linear"),
     ({"model.lora_rank": 4, "model.reinit_layers": 1}, r"model\.reinit_layers, expected 0 beside model\.lora_rank.*1"),

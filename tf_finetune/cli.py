@@ -19,6 +19,7 @@ from tf_finetune.readers import tables
 
 COMMANDS = {
     "train": "fine-tune a checkpoint on labelled text",
+    "cross-validate": "train and measure one run a fold: --config.data.folds, 5 unless set",
     "evaluate": "measure the best checkpoint on validation and test",
     "predict": "classify texts: arguments, --input=FILE, or standard input",
     "export": "write the best checkpoint as a SavedModel for TensorFlow Serving",
@@ -27,9 +28,12 @@ COMMANDS = {
     "check-data": "say what is wrong with the data of a config, by file and row; needs no --workdir",
 }
 
+# Commands that take a config of their own, and no trained run.
+TRAINING = ("train", "cross-validate")
+
 # Flags that not every command has.
 FLAG_OWNERS = {
-    "restart": ("train",),
+    "restart": TRAINING,
     "dry_run": ("train",),
     "input": ("predict",),
     "saved_model": ("predict", "verify"),
@@ -45,7 +49,7 @@ tf-finetune COMMAND --workdir=DIR [--config=NAME_OR_FILE[:ARGUMENT]] [--config.S
 commands:
 {commands}
 
-check-data takes no --workdir. A text that begins with a dash goes behind a lone --. Commands after train use the
+check-data takes no --workdir. A text that begins with a dash goes behind a lone --. Commands after training use the
 config of the workdir's run; --config.SECTION.FIELD=VALUE changes what still can be. The fields are in
 tf_finetune/config.py.
 
@@ -118,7 +122,7 @@ def _with_config(argv: list[str], command: str) -> list[str]:
     """For commands after train, the workdir's own config goes in front, so that overrides have what to change."""
     workdir = next((word.split("=", 1)[1] for word in argv if re.match(r"--?workdir=", word)), "")
     given = any(re.match(r"--?config=", word) for word in argv)
-    if given or command == "train" or not workdir:
+    if given or command in TRAINING or not workdir:
         return argv
     path = Path(workdir).expanduser() / "config.json"
     if not path.is_file():
@@ -167,7 +171,7 @@ def _check_flags(command: str, values: flags.FlagValues, positional: list[str]) 
     elif not values.workdir:
         other = " or --saved_model=DIR" if takes_export else ""
         raise InputError("no working directory", expected=f"--workdir=DIR{other}")
-    if command == "train" and not values["config"].present:
+    if command in TRAINING and not values["config"].present:
         raise InputError("nothing to train", expected="--config=NAME_OR_FILE, such as --config=reviews_minilm")
     for name, owners in FLAG_OWNERS.items():
         if values[name].present and command not in owners:
@@ -239,6 +243,10 @@ def _call(command: str, values: flags.FlagValues, positional: list[str]) -> None
         from tf_finetune.commands.train import train
 
         train(values.config, values.workdir, restart=values.restart, is_process=True)
+    elif command == "cross-validate":
+        from tf_finetune.commands.cross_validate import cross_validate
+
+        cross_validate(values.config, values.workdir, restart=values.restart, is_process=True)
     elif command == "evaluate":
         from tf_finetune.commands.evaluate import evaluate
 
@@ -281,5 +289,5 @@ def _predict(values: flags.FlagValues, positional: list[str]) -> None:
 
 def _help(values: flags.FlagValues) -> str:
     described = "\n".join(f"  --{name}: {values[name].help}" for name in ("config", "workdir", *FLAG_OWNERS))
-    commands = "\n".join(f"  {name:<13}{what}" for name, what in COMMANDS.items())
+    commands = "\n".join(f"  {name:<16}{what}" for name, what in COMMANDS.items())
     return USAGE.format(commands=commands, flags=described, configs=", ".join(settings.config_names()))

@@ -97,6 +97,10 @@ class DataConfig:
     truncation: Truncation = Truncation.HEAD
     # Examples used of each split, the first ones in a shuffled order; 0 means all.
     max_examples: int = 0
+    # Cross-validation: train is shared out among so many folds by text, classes alike in each, and fold number `fold`,
+    # counted from 0, is the test split and not trained on; 0 means no folds. `cross-validate` runs them all.
+    folds: int = 0
+    fold: int = 0
     # Examples taken out of train for validation, where the source has no validation split; 0 means a tenth.
     validation_examples: int = 0
 

@@ -21,6 +21,8 @@ _LIMITS = (
     ("data.max_length", "at least 3: [CLS], one token, [SEP]", lambda value: value >= 3),
     ("data.max_examples", "0 (all) or more", lambda value: value >= 0),
     ("data.validation_examples", "0 (a tenth of train) or more", lambda value: value >= 0),
+    ("data.folds", "0 (no cross-validation) or at least 2", lambda value: value == 0 or value >= 2),
+    ("data.fold", "0 or more", lambda value: value >= 0),
     ("model.freeze_layers", "0 (none) or more", lambda value: value >= 0),
     ("model.reinit_layers", "0 (none) or more", lambda value: value >= 0),
     ("model.lora_rank", "0 (every weight is trained) or more", lambda value: value >= 0),
@@ -59,6 +61,7 @@ _LIMITS = (
 
 # (field, what it may be beside the others, the test): nothing is accepted and then ignored.
 _BESIDE = (
+    ("data.fold", "below data.folds", lambda v: v["data.fold"] < max(1, v["data.folds"])),
     ("model.lora_alpha", "0 without model.lora_rank", lambda v: v["model.lora_rank"] or not v["model.lora_alpha"]),
     (
         "model.lora_targets",
@@ -283,6 +286,8 @@ def source_options(config: ExperimentConfig) -> dict[str, Any]:
         "problem_type": config.model.problem_type,
         "max_examples": config.data.max_examples,
         "validation_examples": config.data.validation_examples,
+        "folds": config.data.folds,
+        "fold": config.data.fold,
         "seed": config.runtime.seed,
     }
 

@@ -1,9 +1,11 @@
+import json
 import random
 from collections import Counter
 
 import numpy as np
 import pytest
 
+from tf_finetune.config import ProblemType
 from tf_finetune.data import sources, splitting
 from tf_finetune.errors import InputError
 from tf_finetune.readers import text_hash
@@ -20,11 +22,12 @@ def tenth(text):
 def load(tmp_path, write_table):
     """Loads a folder of one csv file a split."""
 
-    def load(seed=0, max_examples=0, validation_examples=0, **splits):
+    def load(seed=0, max_examples=0, validation_examples=0, folds=0, fold=0, **splits):
         for name, rows in splits.items():
             write_table(tmp_path / f"{name}.csv", rows)
         source = str(tmp_path / f"{name}.csv") if len(splits) == 1 else str(tmp_path)
         limits = {"max_examples": max_examples, "validation_examples": validation_examples}
+        limits |= {"folds": folds, "fold": fold}
         return sources.load(source, seed=seed, **limits).examples
 
     return load
@@ -194,3 +197,57 @@ def test_draws_are_those_of_random(load):
     """random.Random(seed).sample over the rows, in its order: runs of earlier versions can be repeated."""
     drawn = random.Random(7).sample([text for text, _ in ROWS], 30)
     assert load(test=ROWS, max_examples=30, seed=7)["test"].texts == drawn
+
+
+class TestFolds:
+    def held(self, load, folds, **splits):
+        """The splits of each fold."""
+        return [load(folds=folds, fold=fold, **splits) for fold in range(folds)]
+
+    def test_every_training_example_is_held_out_once(self, load):
+        plain, held = load(train=ROWS), self.held(load, 5, train=ROWS)
+        together = [text for examples in held for text in examples["test"].texts]
+        assert sorted(together) == sorted(plain["train"].texts)
+        for examples in held:
+            assert not set(examples["train"].texts) & set(examples["test"].texts)
+            assert sorted([*examples["train"].texts, *examples["test"].texts]) == sorted(plain["train"].texts)
+            assert list(examples["validation"].texts) == list(plain["validation"].texts)
+
+    def test_classes_are_alike_in_each(self, load):
+        rows = [(f"text number {i}", "a" if i % 10 else "b") for i in range(400)]
+        held = self.held(load, 4, train=rows, validation=ROWS)
+        assert {Counter(examples["test"].labels.tolist())[1] for examples in held} == {10}
+
+    def test_one_text_is_in_one_fold(self, load):
+        for examples in self.held(load, 3, train=ROWS + ROWS, validation=ROWS[:4]):
+            assert not set(examples["train"].texts) & set(examples["test"].texts)
+
+    def test_the_source_s_own_test_split_is_not_touched(self, load):
+        for examples in self.held(load, 2, train=ROWS, test=[("w", "a"), ("v", "b")]):
+            assert not {"w", "v"} & {*examples["train"].texts, *examples["test"].texts}
+
+    def test_the_seed_decides(self, load):
+        first, again, other = (list(load(folds=5, seed=s, train=ROWS)["test"].texts) for s in (0, 0, 1))
+        assert first == again != other
+
+    def test_a_class_of_fewer_texts_than_folds(self, load):
+        rows = [*ROWS, ("the only one", "c")]
+        held = self.held(load, 5, train=rows, validation=ROWS[:4])
+        assert sum("the only one" in examples["test"].texts for examples in held) == 1
+
+    @pytest.mark.parametrize("label", [0.5, ["a"]])
+    def test_labels_that_are_no_classes(self, tmp_path, label):
+        path = tmp_path / "train.jsonl"
+        rows = [{"text": f"text {i}", "label": label if i % 2 else type(label)()} for i in range(60)]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        kind = ProblemType.REGRESSION if label == 0.5 else ProblemType.AUTO
+        sizes = [len(sources.load(f"{path}", folds=4, fold=n, problem_type=kind).examples["test"]) for n in range(4)]
+        assert max(sizes) - min(sizes) <= 1
+
+    def test_more_folds_than_texts(self, load):
+        with pytest.raises(InputError, match=r"more folds than texts, in data\.folds, expected at most \d+, got 500"):
+            load(folds=500, train=ROWS)
+
+    def test_nothing_to_share_out(self, load):
+        with pytest.raises(InputError, match="no folds without a train split, in .*, got test"):
+            load(folds=2, test=ROWS)

@@ -52,6 +52,8 @@ def load(
     problem_type: ProblemType = ProblemType.AUTO,
     max_examples: int = 0,
     validation_examples: int = 0,
+    folds: int = 0,
+    fold: int = 0,
     seed: int = 0,
     label_names: tuple[str, ...] | None = None,
     whole_file: bool = False,
@@ -70,7 +72,9 @@ def load(
         problem_type: what a label is: every distinct value a class, a list of classes, or a number.
         max_examples: at most so many of each split, drawn by seed; 0 means all.
         validation_examples: taken out of train, by the lowest hashes of the texts; 0 means a tenth.
-        seed: for max_examples.
+        folds: how many train is shared out among, once a validation split is out of it; 0 means none.
+        fold: the one that is the test split, and no longer in train.
+        seed: for max_examples and folds.
         label_names: the classes in order, where a trained model has fixed them already.
         whole_file: take a single file, or several without split names, as the test split.
 
@@ -84,6 +88,8 @@ def load(
     parts = splitting.with_validation(
         parts, source, validation_examples=validation_examples, max_examples=max_examples, seed=seed
     )
+    if folds:
+        parts = splitting.with_fold(parts, known.values, source, folds=folds, fold=fold, seed=seed)
     examples = {split: _examples(part, known.values(part), columns) for split, part in parts.items()}
     return Splits(examples, known.names, notes, place, known.problem_type)
 

@@ -1,7 +1,10 @@
 """Which example is in which split: 80/10/10 by hash, a validation split out of train, and draws of a few."""
 
 import dataclasses
+import itertools
 import random
+import warnings
+from collections.abc import Callable
 
 import numpy as np
 
@@ -98,6 +101,47 @@ def with_validation(
     few |= {"train": train.take(~held), "validation": train.take(held)}
     refuse_empty(few, source)
     return {split: few[split] for split in ORDER if split in few}
+
+
+def with_fold(
+    parts: dict[str, Part],
+    labels_of: Callable[[Part], np.ndarray],
+    source: str,
+    *,
+    folds: int,
+    fold: int,
+    seed: int,
+) -> dict[str, Part]:
+    """The same splits, but that the test split is one fold of train, and train all the others.
+
+    Rows of the same text are in the same fold. Classes are shared out alike; labels that are no classes are not.
+
+    Args:
+        parts: by split.
+        labels_of: the labels of some rows.
+        source: for messages.
+        folds: how many.
+        fold: which one, from 0.
+        seed: shuffles the texts.
+
+    Raises:
+        InputError: no train split, or fewer texts than folds.
+    """
+    from sklearn import model_selection
+
+    if "train" not in parts:
+        raise InputError("no folds without a train split", where=source, got=", ".join(parts))
+    train, field = parts["train"], "data.folds"
+    texts, labels = train.rows.hashes[train.indices], labels_of(train)
+    if (distinct := len(np.unique(texts))) < folds:
+        raise InputError("more folds than texts", where=field, expected=f"at most {distinct}", got=folds)
+    is_class = labels.ndim == 1 and labels.dtype.kind == "i"
+    splitter = model_selection.StratifiedGroupKFold if is_class else model_selection.GroupKFold
+    shared_out = splitter(folds, shuffle=True, random_state=seed).split(texts, labels if is_class else None, texts)
+    with warnings.catch_warnings():  # of classes with fewer texts than folds, which some folds then lack
+        warnings.simplefilter("ignore")
+        others, held = next(itertools.islice(shared_out, fold, None))
+    return {**parts, "train": train.take(others), "test": train.take(held)}
 
 
 def lowest(hashes: np.ndarray, number: int) -> np.ndarray:

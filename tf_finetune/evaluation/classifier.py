@@ -139,7 +139,12 @@ class Classifier:
         `{"label", "score", "probabilities": {name: p}}` of one class; `{"labels", "probabilities"}` of several
         (multi-label), those of at least THRESHOLD; `{"score"}`, the number itself, of a regression.
         """
-        logits = self.logits(texts, pairs)
+        yield from self.answers_of(self.logits(texts, pairs), texts, pairs)
+
+    def answers_of(
+        self, logits: np.ndarray, texts: Sequence[str], pairs: Sequence[str] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Those of logits that are at hand."""
         for index, text in enumerate(texts):
             asked = {"text": text} if pairs is None else {"text": text, "text_pair": pairs[index]}
             yield asked | self._answer(logits[index])
