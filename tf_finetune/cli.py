@@ -20,6 +20,7 @@ from tf_finetune.readers import tables
 COMMANDS = {
     "train": "fine-tune a checkpoint on labelled text",
     "cross-validate": "train and measure one run a fold: --config.data.folds, 5 unless set",
+    "sweep": "search for better values of config fields: --search, --trials",
     "evaluate": "measure the best checkpoint on validation and test",
     "predict": "classify texts: arguments, --input=FILE, or standard input",
     "export": "write the best checkpoint as a SavedModel for TensorFlow Serving",
@@ -29,11 +30,13 @@ COMMANDS = {
 }
 
 # Commands that take a config of their own, and no trained run.
-TRAINING = ("train", "cross-validate")
+TRAINING = ("train", "cross-validate", "sweep")
 
 # Flags that not every command has.
 FLAG_OWNERS = {
-    "restart": TRAINING,
+    "restart": ("train", "cross-validate"),
+    "search": ("sweep",),
+    "trials": ("sweep",),
     "dry_run": ("train",),
     "input": ("predict",),
     "saved_model": ("predict", "verify"),
@@ -113,7 +116,11 @@ def _with_equal_signs(argv: list[str]) -> list[str]:
     """`--workdir DIR` as `--workdir=DIR`, the one form that is looked for before flags are parsed."""
     words, joined = iter(argv), []
     for word in words:
-        value = next(words, None) if re.fullmatch(r"--?(config|workdir|input|saved_model|repo|json)", word) else None
+        value = (
+            next(words, None)
+            if re.fullmatch(r"--?(config|workdir|search|trials|input|saved_model|repo|json)", word)
+            else None
+        )
         joined.append(word if value is None else f"{word}={value}")
     return joined
 
@@ -151,6 +158,13 @@ def _define_flags(argv: list[str]) -> flags.FlagValues:
     flags.DEFINE_bool(
         "dry_run", False, "train: two steps of the whole road, export included; keeps nothing", flag_values=values
     )
+    flags.DEFINE_multi_string(
+        "search",
+        [],
+        "sweep: FIELD=LOW..HIGH, FIELD=LOW..HIGH,log or FIELD=ONE,OTHER,...; once a field",
+        flag_values=values,
+    )
+    flags.DEFINE_integer("trials", 20, "sweep: how many runs in all", flag_values=values)
     flags.DEFINE_string("input", None, "predict: a table, or a file with one text a line", flag_values=values)
     flags.DEFINE_string(
         "saved_model", None, "predict, verify: an export, wherever it is, in the place of --workdir", flag_values=values
@@ -247,6 +261,10 @@ def _call(command: str, values: flags.FlagValues, positional: list[str]) -> None
         from tf_finetune.commands.cross_validate import cross_validate
 
         cross_validate(values.config, values.workdir, restart=values.restart, is_process=True)
+    elif command == "sweep":
+        from tf_finetune.commands.sweep import sweep
+
+        sweep(values.config, values.workdir, search=values.search, trials=values.trials, is_process=True)
     elif command == "evaluate":
         from tf_finetune.commands.evaluate import evaluate
 

@@ -1,5 +1,6 @@
 """Experiment configs as files, text and JSON: find, load, check, and hand each room its plain arguments."""
 
+import copy
 import dataclasses
 import difflib
 import enum
@@ -7,7 +8,7 @@ import importlib.util
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -227,28 +228,41 @@ def validated(config: ExperimentConfig) -> ExperimentConfig:
             got = type(getattr(config, section.name)).__name__
             raise InputError(f"wrong value for {section.name}", expected=section.type.__name__, got=got)
     values = dict(fields(config))
-    for name, default in fields(ExperimentConfig()):
-        kind = type(default)
-        if kind is float and type(values[name]) is int:
-            continue
-        if type(values[name]) is not kind or (kind is float and not math.isfinite(values[name])):
-            raise InputError(f"wrong value for {name}", expected=kind.__name__, got=repr(values[name]))
-    for name, expected, holds in _LIMITS:
-        if not holds(values[name]):
-            raise InputError(f"wrong value for {name}", expected=expected, got=values[name])
+    for name, value in values.items():
+        check_value(name, value)
     for name, expected, holds in _BESIDE:
         if not holds(values):
             raise InputError(f"wrong value for {name}", expected=expected, got=plain(values[name]))
     return config
 
 
+def check_value(name: str, value: Any) -> None:
+    """Refuses a value of another type than the field's, or outside of its range.
+
+    Raises:
+        InputError: as said.
+    """
+    kind = type(dict(fields(ExperimentConfig()))[name])
+    is_whole = kind is float and type(value) is int
+    if not is_whole and (type(value) is not kind or (kind is float and not math.isfinite(value))):
+        raise InputError(f"wrong value for {name}", expected=kind.__name__, got=repr(value))
+    for field, expected, holds in _LIMITS:
+        if field == name and not holds(value):
+            raise InputError(f"wrong value for {name}", expected=expected, got=value)
+
+
+def with_values(config: ExperimentConfig, values: Mapping[str, Any]) -> ExperimentConfig:
+    """A copy with other values of some `section.field`s."""
+    config = copy.deepcopy(config)
+    for name, value in values.items():
+        section, field = name.split(".")
+        setattr(getattr(config, section), field, value)
+    return config
+
+
 def with_places(config: ExperimentConfig, source: str, checkpoint: str) -> ExperimentConfig:
     """A copy with another data.source and model.checkpoint."""
-    return dataclasses.replace(
-        config,
-        data=dataclasses.replace(config.data, source=source),
-        model=dataclasses.replace(config.model, checkpoint=checkpoint),
-    )
+    return with_values(config, {"data.source": source, "model.checkpoint": checkpoint})
 
 
 def to_dict(config: ExperimentConfig) -> dict[str, dict[str, Any]]:

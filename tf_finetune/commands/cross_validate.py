@@ -1,6 +1,5 @@
 """`tf-finetune cross-validate`: one run a fold, each measured on what it was not trained on."""
 
-import dataclasses
 import json
 import shlex
 from collections.abc import Iterator
@@ -57,7 +56,7 @@ def cross_validate(
         found, logits, labels = [], [], []
         aside = root.path / f".{PREDICTIONS}"
         for fold in range(folds):
-            chosen = dataclasses.replace(config, data=dataclasses.replace(config.data, folds=folds, fold=fold))
+            chosen = settings.with_values(config, {"data.folds": folds, "data.fold": fold})
             print(f"fold {fold + 1} of {folds}", flush=True)
             train(chosen, root.path / f"fold_{fold}", restart=restart, is_process=is_process)
             classifier, examples = _held_out(root.path / f"fold_{fold}")

@@ -1,0 +1,116 @@
+"""A sweep ranks its trials, and survives whatever a run survives."""
+
+import json
+
+import faults
+import pytest
+
+from tf_finetune import InputError
+from tf_finetune.commands import sweep as module
+from tf_finetune.commands.sweep import sweep
+from tf_finetune.commands.train import train
+from tf_finetune.config import Schedule
+from tf_finetune.errors import RunError
+from tf_finetune.settings import load_json
+
+SEARCH = ["optimizer.learning_rate=1e-4..1e-2,log", "optimizer.schedule=linear,cosine"]
+
+
+@pytest.fixture
+def config(config):
+    config.train.batch_size = 32
+    return config
+
+
+def test_all_of_it(config, tmp_path, capsys):
+    root = tmp_path / "sweep"
+    rows = sweep(config, root, search=SEARCH, trials=3)
+    printed = capsys.readouterr().out
+    assert json.loads((root / "sweep.json").read_text()) == rows
+    assert sorted(row["trial"] for row in rows) == [0, 1, 2]
+    assert [row["score"] for row in rows] == sorted((row["score"] for row in rows), reverse=True)
+    assert len({row["values"]["optimizer.learning_rate"] for row in rows}) == 3
+    for row in rows:
+        folder = root / "trials" / f"{row['trial']:04d}"
+        trained = load_json(folder / "config.json")
+        assert trained.optimizer.learning_rate == row["values"]["optimizer.learning_rate"]
+        assert trained.optimizer.schedule is Schedule(row["values"]["optimizer.schedule"])
+        assert row["score"] == row["validation"]["accuracy"]
+        assert row["validation"] == json.loads((folder / "best.json").read_text())["validation"]
+        assert (folder / "checkpoints").exists() == (row is rows[0])
+    lines = printed[printed.index("rank  trial") :].splitlines()
+    assert [int(line.split()[1]) - 1 for line in lines[1:4]] == [row["trial"] for row in rows]
+
+
+def test_killed_twice_it_is_complete(config, tmp_path, monkeypatch):
+    root, trained = tmp_path / "sweep", []
+
+    def counted(chosen, folder, **options):
+        trained.append(folder.name)
+        return train(chosen, folder, **options)
+
+    monkeypatch.setattr(module, "train", counted)
+    for point, number in (("step", 5), ("saving", 2)):
+        with monkeypatch.context() as patched:
+            faults.at(point, number, faults.killed, set_attribute=patched.setattr)
+            with pytest.raises(faults.KilledError):
+                sweep(config, root, search=SEARCH, trials=4)
+    rows = sweep(config, root, search=SEARCH, trials=4)
+    assert sorted(row["trial"] for row in rows) == [0, 1, 2, 3]
+    assert all("validation" in row for row in rows)
+    assert sorted(set(trained)) == ["0000", "0001", "0002", "0003"]
+    assert len(trained) == 6  # the two that were killed began once more
+    before = len(trained)
+    assert sweep(config, root, search=SEARCH, trials=4) == rows
+    assert len(trained) == before
+    assert len(sweep(config, root, search=SEARCH, trials=5)) == 5
+
+
+def test_a_trial_that_fails_is_said_to_and_the_rest_goes_on(config, tmp_path, monkeypatch, capsys):
+    def sometimes(chosen, folder, **options):
+        if folder.name == "0001":
+            raise RunError("the loss is not finite")
+        return train(chosen, folder, **options)
+
+    monkeypatch.setattr(module, "train", sometimes)
+    rows = sweep(config, tmp_path / "sweep", search=SEARCH, trials=3)
+    assert [row["trial"] for row in rows][-1] == 1
+    assert rows[-1]["error"] == "the loss is not finite"
+    out, err = capsys.readouterr()
+    assert "trial 2 failed: the loss is not finite" in err
+    assert "failed" in out.splitlines()[-2]
+
+
+def test_values_that_do_not_go_together_fail_a_trial(config, tmp_path):
+    config.model.lora_rank = 2
+    rows = sweep(config, tmp_path / "sweep", search=["model.reinit_layers=0"], trials=1)
+    assert "validation" in rows[0]
+    with pytest.raises(InputError, match="wrong value for model.reinit_layers, expected 0 beside model.lora_rank"):
+        sweep(config, tmp_path / "other", search=["model.reinit_layers=1"], trials=2)
+
+
+def test_another_sweep_in_the_folder(config, tmp_path):
+    sweep(config, tmp_path / "sweep", search=SEARCH, trials=1)
+    with pytest.raises(InputError, match="the folder holds another sweep, in .*, expected the config and --search"):
+        sweep(config, tmp_path / "sweep", search=SEARCH[:1], trials=1)
+    config.train.batch_size = 8
+    with pytest.raises(InputError, match="the folder holds another sweep"):
+        sweep(config, tmp_path / "sweep", search=SEARCH, trials=1)
+
+
+def test_a_folder_with_a_run(config, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(InputError, match="the folder holds a run, in .*, expected a folder for the runs of a sweep"):
+        sweep(config, tmp_path, search=SEARCH, trials=1)
+
+
+def test_no_trials(config, tmp_path):
+    with pytest.raises(InputError, match="no trials, in --trials, expected 1 or more, got 0"):
+        sweep(config, tmp_path / "sweep", search=SEARCH, trials=0)
+
+
+def test_without_optuna(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="a sweep needs optuna, not installed here, .*, expected pip install optuna"):
+        sweep(config, tmp_path / "sweep", search=SEARCH, trials=1)
+    assert not (tmp_path / "sweep").exists()
