@@ -32,6 +32,8 @@ COMMANDS = {
 # Commands that take a config of their own, and no trained run.
 TRAINING = ("train", "cross-validate", "sweep")
 
+WITH_VALUES = ("config", "workdir", "search", "trials", "input", "saved_model", "repo", "json")
+
 # Flags that not every command has.
 FLAG_OWNERS = {
     "restart": ("train", "cross-validate"),
@@ -116,11 +118,7 @@ def _with_equal_signs(argv: list[str]) -> list[str]:
     """`--workdir DIR` as `--workdir=DIR`, the one form that is looked for before flags are parsed."""
     words, joined = iter(argv), []
     for word in words:
-        value = (
-            next(words, None)
-            if re.fullmatch(r"--?(config|workdir|search|trials|input|saved_model|repo|json)", word)
-            else None
-        )
+        value = next(words, None) if re.fullmatch(rf"--?({'|'.join(WITH_VALUES)})", word) else None
         joined.append(word if value is None else f"{word}={value}")
     return joined
 
@@ -161,7 +159,7 @@ def _define_flags(argv: list[str]) -> flags.FlagValues:
     flags.DEFINE_multi_string(
         "search",
         [],
-        "sweep: FIELD=LOW..HIGH, FIELD=LOW..HIGH,log or FIELD=ONE,OTHER,...; once a field",
+        "sweep, once a field: FIELD=LOW..HIGH, FIELD=LOW..HIGH,log or FIELD=ONE,OTHER,...",
         flag_values=values,
     )
     flags.DEFINE_integer("trials", 20, "sweep: how many runs in all", flag_values=values)

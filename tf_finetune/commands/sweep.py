@@ -39,7 +39,8 @@ def sweep(
         is_process: as of `train`.
 
     Returns:
-        A row a trial, the best first and those that failed last: "trial", "score" and "validation" or "error", "values".
+        A row a trial, the best first and those that failed last: "trial", "values", and "score" and "validation" or
+        "error".
 
     Raises:
         InputError: no such field or value, another sweep in the folder, or the first trial cannot be trained.
