@@ -15,6 +15,7 @@ LIMITS = [
     ("data.max_length", 2, 3),
     ("data.max_examples", -1, 0),
     ("data.validation_examples", -1, 0),
+    ("data.replay", -1e-9, 0.0),
     ("data.folds", -1, 0),
     ("data.folds", 1, 2),
     ("data.fold", -1, 0),

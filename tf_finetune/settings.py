@@ -22,6 +22,7 @@ _LIMITS = (
     ("data.max_length", "at least 3: [CLS], one token, [SEP]", lambda value: value >= 3),
     ("data.max_examples", "0 (all) or more", lambda value: value >= 0),
     ("data.validation_examples", "0 (a tenth of train) or more", lambda value: value >= 0),
+    ("data.replay", "0 (nothing of the earlier run) or more", lambda value: value >= 0),
     ("data.folds", "0 (no cross-validation) or at least 2", lambda value: value == 0 or value >= 2),
     ("data.fold", "0 or more", lambda value: value >= 0),
     ("model.freeze_layers", "0 (none) or more", lambda value: value >= 0),

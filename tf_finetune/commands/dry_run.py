@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tf_finetune import runtime, settings
 from tf_finetune.commands import resume
-from tf_finetune.commands.evaluate import measure
+from tf_finetune.commands.evaluate import measure, print_table
 from tf_finetune.commands.export import export
 from tf_finetune.commands.inputs import gather
 from tf_finetune.commands.restore import load_classifier
@@ -44,7 +44,8 @@ def dry_run(config: ExperimentConfig, workdir: str | Path, *, restart: bool = Fa
         if not restart:
             resume.earlier_run(config, Workdir(workdir))
     inputs = gather(config)
-    examples = len(inputs.splits.examples["train"])
+    replayed = inputs.replayed and inputs.replayed.drawn(EVALUATED, config.runtime.seed)
+    examples = len(inputs.splits.examples["train"]) + (len(inputs.replayed) if inputs.replayed else 0)
     by_size = config.train.batch_tokens < 0  # else how many there are is known once all is tokenised
     steps = config.train.epochs * -(-examples // config.train.batch_size) if by_size else None
     short = _two_steps(inputs.config)
@@ -54,8 +55,14 @@ def dry_run(config: ExperimentConfig, workdir: str | Path, *, restart: bool = Fa
 
     with tempfile.TemporaryDirectory(prefix="tf_finetune-dry-run-") as folder:
         run = Workdir(folder)
-        fit(dataclasses.replace(inputs, config=short, splits=splits), run, Stops(), num_train_steps=steps)
-        measure(load_classifier(run.best_checkpoint(), short), splits.examples, source=short.data.source)
+        fit(
+            dataclasses.replace(inputs, config=short, splits=splits, replayed=replayed),
+            run,
+            Stops(),
+            num_train_steps=steps,
+        )
+        classifier = load_classifier(run.best_checkpoint(), short)
+        print_table(measure(classifier, splits.examples, source=short.data.source), classifier)
         if has_tensorflow_text():
             export(folder)
         else:

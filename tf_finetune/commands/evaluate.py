@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tf_finetune import json_files, settings
 from tf_finetune.bert.architecture import BertArchitecture
+from tf_finetune.commands import continual
 from tf_finetune.commands.restore import load_classifier, trained_run
 from tf_finetune.config import ExperimentConfig, ProblemType
 from tf_finetune.data import sources
@@ -49,20 +50,38 @@ def evaluate(workdir: str | Path, config: ExperimentConfig | None = None) -> dic
     """
     folder, config = trained_run("evaluate", workdir, config)
     splits = load_splits(config, folder, Workdir(workdir))
-    results = measure(load_classifier(folder, config), splits, source=config.data.source)
+    classifier = load_classifier(folder, config)
+    results = measure(classifier, splits, source=config.data.source)
+    if config.data.source == settings.load_json(Workdir(workdir).config).data.source:
+        results |= _of_earlier_run(classifier, config)
+    print_table(results, classifier)
     json_files.write(Workdir(workdir).evaluation, results)
     return results
 
 
 def measure(classifier: "Classifier", splits: dict[str, sources.Examples], *, source: str) -> dict[str, dict[str, Any]]:
-    """Metrics of validation and test, by split and printed as a table."""
-    results = {}
-    for name in (name for name in SPLITS if name in splits):
-        tokenized = classifier.tokenize(splits[name])
-        metrics = metrics_of(classifier.logits_of(tokenized), tokenized.labels, classifier.problem_type)
-        results[name] = {"source": source, "labels": list(classifier.label_names), **metrics}
-    _print_table(results, classifier)
-    return results
+    """Metrics of validation and test, by split."""
+    return {name: _measured(classifier, splits[name], source) for name in SPLITS if name in splits}
+
+
+def _measured(classifier: "Classifier", examples: sources.Examples, source: str) -> dict[str, Any]:
+    tokenized = classifier.tokenize(examples)
+    metrics = metrics_of(classifier.logits_of(tokenized), tokenized.labels, classifier.problem_type)
+    return {"source": source, "labels": list(classifier.label_names), **metrics}
+
+
+def _of_earlier_run(classifier: "Classifier", config: ExperimentConfig) -> dict[str, dict[str, Any]]:
+    """Where the run went on from another run: the other's test split, now and as the other's checkpoint had it."""
+    now = continual.old_test(config, classifier)
+    if now is None:
+        return {}
+    source = now.source
+    before = load_classifier(Path(config.model.checkpoint), continual.config_of(config.model.checkpoint))
+    theirs = continual.old_test(config, before)
+    return {
+        "old_test": _measured(classifier, now.examples["test"], source),
+        "old_test_before": _measured(before, theirs.examples["test"], source),
+    }
 
 
 def load_splits(config: ExperimentConfig, checkpoint: Path, run: Workdir) -> dict[str, sources.Examples]:
@@ -101,13 +120,15 @@ def compared_examples(config: ExperimentConfig, checkpoint: Path, run: Workdir) 
     return splits[split].drawn(few, config.runtime.seed), split
 
 
-def _print_table(results: dict[str, dict[str, Any]], classifier: "Classifier") -> None:
+def print_table(results: dict[str, dict[str, Any]], classifier: "Classifier") -> None:
+    """One line a split, and what else there is to say of each."""
     label_names, problem_type, temperature = classifier.label_names, classifier.problem_type, classifier.temperature
     columns = [name for name in COLUMNS if all(name in numbers for numbers in results.values())]
     width = max(11, *(len(column) + 2 for column in columns))
-    print("split".ljust(12) + "".join(column.rjust(width) for column in columns))
+    first = 2 + max(10, *map(len, results))
+    print("split".ljust(first) + "".join(column.rjust(width) for column in columns))
     for split, numbers in results.items():
-        print(split.ljust(12) + "".join(number_text(numbers[column]).rjust(width) for column in columns))
+        print(split.ljust(first) + "".join(number_text(numbers[column]).rjust(width) for column in columns))
     if problem_type is ProblemType.REGRESSION:
         print("loss: the mean squared error")
         return

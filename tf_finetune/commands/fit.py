@@ -57,6 +57,9 @@ def fit(inputs: Inputs, run: Workdir, stops: Stops, *, num_train_steps: int | No
         classifier = build_classifier(config, inputs.splits, inputs.checkpoint)
         choose_weights(classifier.model, config, goes_on=earlier is not None)
     tokenized = {name: classifier.tokenize(examples) for name, examples in inputs.splits.examples.items()}
+    if inputs.replayed is not None:
+        print(f"replayed: {len(inputs.replayed)} training examples of {config.model.checkpoint}")
+        tokenized["train"] = tokenized["train"].joined(classifier.tokenize(inputs.replayed))
     tokenized["train"] = weighted(tokenized["train"], config, len(inputs.splits.label_names))
     _describe_data(tokenized, inputs.splits, config)
     facts = _facts(config, tokenized, inputs.splits, policy)

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from tf_finetune import pretrained, runtime, settings
 from tf_finetune.bert.architecture import BertArchitecture
-from tf_finetune.commands import batch_memory
+from tf_finetune.commands import batch_memory, continual
 from tf_finetune.commands.resume import EarlierRun
 from tf_finetune.config import ClassWeights, ExperimentConfig, ProblemType
 from tf_finetune.data import brief_check, sources
+from tf_finetune.data.examples import Examples
 from tf_finetune.errors import InputError
 from tf_finetune.native import compiled
 
@@ -23,6 +24,7 @@ class Inputs:
     Attributes:
         config: every place in it pinned: absolute paths, the hub's commits, dataset versions.
         splits: the labelled texts.
+        replayed: examples of the run that model.checkpoint comes from, to be trained on, too.
         checkpoint: the folder of the pretrained model, or of the earlier run's checkpoint; None means random-tiny.
         earlier: the run that is gone on with, if one is.
     """
@@ -31,6 +33,7 @@ class Inputs:
     splits: sources.Splits
     checkpoint: Path | None
     earlier: EarlierRun | None = None
+    replayed: Examples | None = None
 
 
 def gather(config: ExperimentConfig, earlier: EarlierRun | None = None) -> Inputs:
@@ -52,6 +55,8 @@ def gather(config: ExperimentConfig, earlier: EarlierRun | None = None) -> Input
     splits = sources.load(**settings.source_options(config))
     if not earlier:
         config = settings.with_places(config, splits.source, _pinned_checkpoint(config))
+    if known := continual.label_names(config, splits):
+        splits = sources.load(**settings.source_options(config), label_names=known)
     if "train" not in splits.examples:
         raise InputError(
             "nothing to train on", where=config.data.source, expected="a train split", got=", ".join(splits.examples)
@@ -65,7 +70,7 @@ def gather(config: ExperimentConfig, earlier: EarlierRun | None = None) -> Input
     if checkpoint is None and config.model.checkpoint != RANDOM_TINY:
         checkpoint = pretrained.local_checkpoint(config.model.checkpoint)
         _check_max_length(config.data.max_length, BertArchitecture.from_folder(checkpoint))
-    return Inputs(config, splits, checkpoint, earlier)
+    return Inputs(config, splits, checkpoint, earlier, continual.replayed(config, splits))
 
 
 def _pinned_checkpoint(config: ExperimentConfig) -> str:

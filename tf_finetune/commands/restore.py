@@ -77,6 +77,8 @@ def _stands_for(name: str, place: str) -> bool:
     if place == name or place.startswith(f"{name}@"):
         return True
     path = Path(name).expanduser()
+    if Path(place).parent.parent == path.absolute():  # a workdir, and its best checkpoint of then
+        return True
     return str(path.absolute()) == place or (path.exists() and os.path.exists(place) and os.path.samefile(path, place))
 
 

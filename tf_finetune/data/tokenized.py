@@ -13,6 +13,7 @@ import pyarrow as pa
 from tf_finetune.data import cache, fingerprint
 from tf_finetune.data.examples import Examples
 from tf_finetune.data.store import numbers_of
+from tf_finetune.errors import InputError
 
 # Texts tokenised at once: enough for all cores, and a few megabytes in memory.
 PIECE = 4096
@@ -67,6 +68,28 @@ class TokenizedExamples:
             labels=_labels(labels),
             weights=None if weights is None else np.asarray(weights, dtype=np.float32),
             first_lengths=None if first_lengths is None else np.asarray(first_lengths, dtype=np.int64),
+        )
+
+    def joined(self, others: "TokenizedExamples") -> "TokenizedExamples":
+        """These and then the others, all in memory; of weights that only one side has the other side's are 1.
+
+        Raises:
+            InputError: single texts and pairs, or labels of different kinds.
+        """
+        if (self.first_lengths is None) != (others.first_lengths is None):
+            raise InputError("single texts and pairs of texts do not mix", where="data.text_pair_column")
+        if self.labels.dtype != others.labels.dtype or self.labels.shape[1:] != others.labels.shape[1:]:
+            raise InputError("labels of different kinds do not mix", where="model.problem_type")
+        both = self, others
+        weights = [np.ones(len(one), np.float32) if one.weights is None else one.weights for one in both]
+        lengths = np.concatenate([one.lengths for one in both])
+        return TokenizedExamples(
+            token_ids=np.concatenate([one.gather(np.arange(len(one))) for one in both]),
+            starts=np.cumsum(lengths) - lengths,
+            lengths=lengths,
+            labels=np.concatenate([one.labels for one in both]),
+            weights=None if self.weights is None and others.weights is None else np.concatenate(weights),
+            first_lengths=None if self.first_lengths is None else np.concatenate([one.first_lengths for one in both]),
         )
 
     def digest(self) -> str:

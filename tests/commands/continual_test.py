@@ -1,0 +1,158 @@
+"""Going on from a run's model with new data, and what becomes of the old."""
+
+import json
+import shutil
+
+import films
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from tf_finetune import InputError, TFBertForSequenceClassification
+from tf_finetune.commands.dry_run import dry_run
+from tf_finetune.commands.evaluate import evaluate
+from tf_finetune.commands.train import train
+from tf_finetune.settings import load_json
+from tf_finetune.workdir import Workdir
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory, tiny_checkpoint):
+    """A finished run, and the table it was trained on."""
+    folder = tmp_path_factory.mktemp("old")
+    config = films.one_epoch(films.write_films(folder / "films.csv"), tiny_checkpoint)
+    train(config, folder / "run")
+    return folder / "run"
+
+
+def write_new(path, labels=("neg", "pos")):
+    rows = [f"a new film {i} {'was so great' if i % 2 else 'is very bad'},{labels[i % len(labels)]}" for i in range(80)]
+    path.write_text("text,label\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def config(old, tmp_path, tiny_checkpoint):
+    config = films.one_epoch(write_new(tmp_path / "new.csv"), tiny_checkpoint)
+    config.model.checkpoint = str(old)
+    return config
+
+
+def examples_seen(workdir):
+    manifest = json.loads((Workdir(workdir).best_checkpoint() / "manifest.json").read_text())
+    return manifest["data"]["train"]["examples"]
+
+
+def test_it_goes_on_from_the_best_checkpoint(config, old, tmp_path, capsys):
+    config.optimizer.learning_rate = 1e-12
+    train(config, tmp_path / "run")
+    before, after = (load_file(Workdir(w).best_checkpoint() / "model.safetensors") for w in (old, tmp_path / "run"))
+    for name, value in before.items():  # the head, too
+        np.testing.assert_allclose(after[name], value, atol=1e-6, err_msg=name)
+    pinned = load_json(tmp_path / "run" / "config.json").model.checkpoint
+    assert pinned == str(Workdir(old).best_checkpoint().absolute())
+    assert "finished" not in capsys.readouterr().out
+    train(config, tmp_path / "run")  # the workdir's name still means that checkpoint
+    assert "this run is finished" in capsys.readouterr().out
+
+
+def test_from_pretrained_takes_a_workdir(old):
+    model = TFBertForSequenceClassification.from_pretrained(old)
+    kept = load_file(Workdir(old).best_checkpoint() / "model.safetensors")
+    np.testing.assert_array_equal(model.classifier.bias, kept["classifier.bias"])
+
+
+def test_both_test_splits_are_measured(config, old, tmp_path, capsys):
+    train(config, tmp_path / "run")
+    capsys.readouterr()
+    measured = evaluate(tmp_path / "run")
+    assert list(measured) == ["validation", "test", "old_test", "old_test_before"]
+    theirs = evaluate(old)["test"]
+    assert measured["old_test_before"] == theirs
+    assert measured["old_test"]["examples"] == theirs["examples"]
+    assert measured["old_test"]["loss"] != theirs["loss"]
+    assert "old_test_before" in capsys.readouterr().out
+    assert list(evaluate(old)) == ["validation", "test"]
+
+
+def test_replay_adds_a_share_of_old_examples(config, old, tmp_path, capsys):
+    train(config, tmp_path / "without")
+    config.data.replay = 0.5
+    train(config, tmp_path / "with")
+    new = examples_seen(tmp_path / "without")
+    assert examples_seen(tmp_path / "with") == new + round(new / 2)
+    assert f"replayed: {round(new / 2)} training examples of" in capsys.readouterr().out
+    config.data.replay = 100.0
+    train(config, tmp_path / "all")
+    assert examples_seen(tmp_path / "all") == new + examples_seen(old)
+
+
+def test_what_is_replayed_was_trained_on_before(config, old, tmp_path, monkeypatch):
+    from tf_finetune.commands import fit
+    from tf_finetune.data import sources
+    from tf_finetune.settings import source_options
+
+    seen = []
+    build = fit.fit
+    monkeypatch.setattr(
+        fit, "fit", lambda inputs, *args, **kw: (seen.append(inputs.replayed), build(inputs, *args, **kw))[1]
+    )
+    config.data.replay = 1.0
+    train(config, tmp_path / "run")
+    trained = sources.load(**source_options(load_json(old / "config.json"))).examples["train"]
+    assert set(seen[0].texts) <= set(trained.texts)
+
+
+def test_some_of_the_labels_keep_the_head(config, old, tmp_path):
+    write_new(tmp_path / "three.csv", labels=("neg", "pos", "other"))
+    config.data.source, config.model.checkpoint = (
+        str(tmp_path / "three.csv"),
+        load_json(old / "config.json").model.checkpoint,
+    )
+    train(config, tmp_path / "three")
+    config.data.source, config.model.checkpoint = str(write_new(tmp_path / "two.csv")), str(tmp_path / "three")
+    config.optimizer.learning_rate = 1e-12
+    train(config, tmp_path / "two")
+    before, after = (
+        load_file(Workdir(tmp_path / w).best_checkpoint() / "model.safetensors")["classifier.weight"]
+        for w in ("three", "two")
+    )
+    np.testing.assert_allclose(after, before, atol=1e-6)
+    names = json.loads((Workdir(tmp_path / "two").best_checkpoint() / "config.json").read_text())["id2label"]
+    assert names == {"0": "neg", "1": "other", "2": "pos"}
+
+
+def test_other_labels_are_not_replayed(config, tmp_path, capsys):
+    config.data.source = str(write_new(tmp_path / "three.csv", labels=("neg", "pos", "other")))
+    config.data.replay = 0.5
+    with pytest.raises(
+        InputError, match="the earlier run had other labels, in .*, expected neg or other or pos, got neg"
+    ):
+        train(config, tmp_path / "run")
+    config.data.replay = 0.0
+    train(config, tmp_path / "run")
+    assert list(evaluate(tmp_path / "run")) == ["validation", "test"]
+    assert "the earlier run's test split is not measured: the earlier run had other labels" in capsys.readouterr().err
+
+
+def test_nothing_to_replay(config, tmp_path, tiny_checkpoint):
+    config.model.checkpoint, config.data.replay = str(tiny_checkpoint), 0.5
+    with pytest.raises(
+        InputError, match="nothing to replay, in data.replay, expected model.checkpoint to be the workdir"
+    ):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_earlier_run_is_gone(config, old, tmp_path):
+    copy = shutil.copytree(old, tmp_path / "copy")
+    config.model.checkpoint = str(copy)
+    train(config, tmp_path / "run")
+    shutil.rmtree(copy)
+    assert list(evaluate(tmp_path / "run")) == ["validation", "test"]
+
+
+def test_a_dry_run(config, tmp_path, capsys):
+    config.data.replay = 0.5
+    dry_run(config, tmp_path / "run")
+    assert "dry run passed" in capsys.readouterr().out
