@@ -19,6 +19,7 @@ from tf_finetune.readers import tables
 
 COMMANDS = {
     "train": "fine-tune a checkpoint on labelled text",
+    "find-learning-rate": "train a hundred steps while it rises, and suggest one",
     "cross-validate": "train and measure one run a fold: --config.data.folds, 5 unless set",
     "sweep": "search for better values of config fields: --search, --trials",
     "evaluate": "measure the best checkpoint on validation and test",
@@ -30,7 +31,7 @@ COMMANDS = {
 }
 
 # Commands that take a config of their own, and no trained run.
-TRAINING = ("train", "cross-validate", "sweep")
+TRAINING = ("train", "find-learning-rate", "cross-validate", "sweep")
 
 WITH_VALUES = ("config", "workdir", "search", "trials", "input", "saved_model", "repo", "json")
 
@@ -259,6 +260,10 @@ def _call(command: str, values: flags.FlagValues, positional: list[str]) -> None
         from tf_finetune.commands.cross_validate import cross_validate
 
         cross_validate(values.config, values.workdir, restart=values.restart, is_process=True)
+    elif command == "find-learning-rate":
+        from tf_finetune.commands.find_learning_rate import find_learning_rate
+
+        find_learning_rate(values.config, values.workdir)
     elif command == "sweep":
         from tf_finetune.commands.sweep import sweep
 
@@ -305,5 +310,5 @@ def _predict(values: flags.FlagValues, positional: list[str]) -> None:
 
 def _help(values: flags.FlagValues) -> str:
     described = "\n".join(f"  --{name}: {values[name].help}" for name in ("config", "workdir", *FLAG_OWNERS))
-    commands = "\n".join(f"  {name:<16}{what}" for name, what in COMMANDS.items())
+    commands = "\n".join(f"  {name:<20}{what}" for name, what in COMMANDS.items())
     return USAGE.format(commands=commands, flags=described, configs=", ".join(settings.config_names()))

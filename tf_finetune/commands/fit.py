@@ -28,10 +28,11 @@ from tf_finetune.data.tokenized import TokenizedExamples
 from tf_finetune.errors import InputError
 from tf_finetune.evaluation.classifier import Classifier
 from tf_finetune.native import compiled
-from tf_finetune.training import checkpoints, state_arrays
+from tf_finetune.training import advice, checkpoints, state_arrays
 from tf_finetune.training.callbacks import MetricsLog
 from tf_finetune.training.checkpoints import TrainingState
 from tf_finetune.training.cost import CostMeter
+from tf_finetune.training.optimizer import WarmupSchedule
 from tf_finetune.training.stops import Stops
 from tf_finetune.workdir import Workdir, writing
 
@@ -52,23 +53,15 @@ def fit(inputs: Inputs, run: Workdir, stops: Stops, *, num_train_steps: int | No
         The content of best.json.
     """
     config, earlier = inputs.config, inputs.earlier
-    policy = _set_up(config)
-    with runtime.precision_policy(policy):
-        classifier = build_classifier(config, inputs.splits, inputs.checkpoint)
-        choose_weights(classifier.model, config, goes_on=earlier is not None)
-    tokenized = {name: classifier.tokenize(examples) for name, examples in inputs.splits.examples.items()}
-    if inputs.replayed is not None:
-        print(f"replayed: {len(inputs.replayed)} training examples of {config.model.checkpoint}")
-        tokenized["train"] = tokenized["train"].joined(classifier.tokenize(inputs.replayed))
-    tokenized["train"] = weighted(tokenized["train"], config, len(inputs.splits.label_names))
-    _describe_data(tokenized, inputs.splits, config)
+    classifier, tokenized, policy = prepared(inputs)
     facts = _facts(config, tokenized, inputs.splits, policy)
     state = resume.beginning(earlier, facts["data"], source=config.data.source)
-    chosen = _with_budget(config, state, tokenized["train"].lengths, classifier.model.architecture)
+    chosen = with_budget(config, state, tokenized["train"].lengths, classifier.model.architecture)
     if num_train_steps is None:
         orders = (training_order_of(tokenized["train"], chosen, epoch) for epoch in range(config.train.epochs))
         num_train_steps = sum(map(len, orders))
-    schedule = compile_classifier(classifier, tokenized["train"], chosen, num_train_steps)
+    schedule = compile_classifier(classifier, tokenized["train"].labels, chosen, num_train_steps)
+    _warn_of_mistakes(config, schedule, tokenized["train"])
     shown, log = _shown(inputs.splits, config), MetricsLog(run.metrics, run.tensorboard)
     began = time.perf_counter()
     untrained = None if earlier else _first_look(classifier, tokenized["validation"], shown)
@@ -97,6 +90,25 @@ def fit(inputs: Inputs, run: Workdir, stops: Stops, *, num_train_steps: int | No
     folder, options = run.best_checkpoint(), settings.classifier_options(config)
     _show_answers(Classifier.from_checkpoint(folder, temperature=temperature_of(folder), **options), shown)
     return best
+
+
+def prepared(inputs: Inputs) -> tuple[Classifier, dict[str, TokenizedExamples], str]:
+    """The model to be trained, the examples of each split as tokens, and the policy of precision; says what they are.
+
+    The training examples have their weights, and those that are replayed are among them.
+    """
+    config = inputs.config
+    policy = _set_up(config)
+    with runtime.precision_policy(policy):
+        classifier = build_classifier(config, inputs.splits, inputs.checkpoint)
+        choose_weights(classifier.model, config, goes_on=inputs.earlier is not None)
+    tokenized = {name: classifier.tokenize(examples) for name, examples in inputs.splits.examples.items()}
+    if inputs.replayed is not None:
+        print(f"replayed: {len(inputs.replayed)} training examples of {config.model.checkpoint}")
+        tokenized["train"] = tokenized["train"].joined(classifier.tokenize(inputs.replayed))
+    tokenized["train"] = weighted(tokenized["train"], config, len(inputs.splits.label_names))
+    _describe_data(tokenized, inputs.splits, config)
+    return classifier, tokenized, policy
 
 
 def _set_up(config: ExperimentConfig) -> str:
@@ -177,7 +189,7 @@ def _facts(
     }
 
 
-def _with_budget(
+def with_budget(
     config: ExperimentConfig, state: TrainingState, lengths: np.ndarray, architecture: BertArchitecture
 ) -> ExperimentConfig:
     """A copy with its budget of tokens found: a run keeps the one it began with."""
@@ -236,6 +248,22 @@ def _cost_meter(classifier: Classifier, policy: str, config: ExperimentConfig, *
         intermediate_size=sizes.intermediate_size,
     )
     return CostMeter(epochs=config.train.epochs, matrix_rate=rate, seconds_between=seconds_between)
+
+
+def _warn_of_mistakes(config: ExperimentConfig, schedule: WarmupSchedule, examples: TokenizedExamples) -> None:
+    if schedule.num_warmup_steps > schedule.num_train_steps:
+        _warn_of_the_warmup(schedule, config)
+    runtime.advise(advice.of_learning_rate(config.optimizer.learning_rate))
+    runtime.advise(advice.of_truncation(examples.lengths, config.data.max_length))
+
+
+def _warn_of_the_warmup(schedule: WarmupSchedule, config: ExperimentConfig) -> None:
+    steps, share = schedule.num_train_steps, config.optimizer.warmup_proportion
+    runtime.warn(
+        f"the warmup of {schedule.num_warmup_steps} steps is longer than the training of {steps}: the learning rate "
+        f"only rises, to {float(schedule(steps - 1)):.1e} and never to {schedule.peak_learning_rate:.1e}; "
+        f"--config.optimizer.warmup_steps=0 warms up for {int(share * steps)} steps instead, a share of {share}"
+    )
 
 
 def _show_answers(classifier: Classifier, shown: tuple[Sequence[str], Sequence[str] | None]) -> None:

@@ -13,11 +13,9 @@ from tf_finetune.bert.layers import LORA_TARGETS
 from tf_finetune.bert.model import TFBertForSequenceClassification
 from tf_finetune.config import ExperimentConfig, LoraTargets, ProblemType
 from tf_finetune.data import sources
-from tf_finetune.data.tokenized import TokenizedExamples
 from tf_finetune.errors import InputError
 from tf_finetune.evaluation.classifier import Classifier
 from tf_finetune.text.tokenizer import Tokenizer
-from tf_finetune.training import advice
 from tf_finetune.training.losses import SmoothedCrossentropy
 from tf_finetune.training.optimizer import WarmupSchedule, create_optimizer, layer_decay_factors
 
@@ -86,15 +84,16 @@ def _check_vocabulary(tokens: int, rows: int, checkpoint: Path) -> None:
 
 
 def compile_classifier(
-    classifier: Classifier, examples: TokenizedExamples, config: ExperimentConfig, num_train_steps: int
+    classifier: Classifier, labels: np.ndarray, config: ExperimentConfig, num_train_steps: int, *, schedule: str = ""
 ) -> WarmupSchedule:
-    """Makes the model ready to train, and warns of what usually is a mistake in its options.
+    """Makes the model ready to train.
 
     Args:
         classifier: of `build_classifier`, its weights chosen.
-        examples: those of training.
+        labels: those of training.
         config: as said.
         num_train_steps: what the learning rate is scheduled for.
+        schedule: of `training.optimizer.SCHEDULES`; "" means the config's.
 
     Raises:
         InputError: a loss that these labels do not have.
@@ -105,7 +104,7 @@ def compile_classifier(
         classifier.model.gradient_checkpointing_enable()
     if config.train.accumulation_steps > 1:
         classifier.model.gradient_accumulation_enable(config.train.accumulation_steps)
-    optimizer, schedule = create_optimizer(
+    optimizer, rates = create_optimizer(
         chosen.learning_rate,
         num_train_steps,
         warmup,
@@ -114,15 +113,11 @@ def compile_classifier(
         adam_beta2=chosen.beta_2,
         adam_epsilon=chosen.epsilon,
         adam_global_clipnorm=chosen.max_grad_norm or None,
-        schedule=chosen.schedule.value,
+        schedule=schedule or chosen.schedule.value,
         learning_rate_factors=layer_decay_factors(chosen.layer_decay, classifier.model.architecture.num_hidden_layers),
         ema_momentum=chosen.ema_momentum or None,
         skip_nonfinite_steps=True,
     )
-    if warmup > num_train_steps:
-        _warn_of_the_warmup(schedule, config)
-    runtime.advise(advice.of_learning_rate(chosen.learning_rate))
-    runtime.advise(advice.of_truncation(examples.lengths, config.data.max_length))
     metrics = None
     if classifier.problem_type is ProblemType.SINGLE_LABEL_CLASSIFICATION:
         # By its class: from the word alone Keras would make it within the first step, and trace that twice.
@@ -132,10 +127,10 @@ def compile_classifier(
     loss = _loss(classifier, config.train.label_smoothing)
     classifier.model.compile(optimizer, loss, weighted_metrics=metrics, jit_compile=with_xla)
     if metrics:  # Keras makes the rest of them within the first step; those of a checkpoint want a place before
-        one, labels = examples.labels[:1], len(classifier.label_names)
-        classifier.model.compute_metrics(None, one, np.zeros((1, labels), np.float32))
+        logits = np.zeros((1, len(classifier.label_names)), np.float32)
+        classifier.model.compute_metrics(None, labels[:1], logits)
         classifier.model.reset_metrics()
-    return schedule
+    return rates
 
 
 def _loss(classifier: Classifier, label_smoothing: float) -> keras.losses.Loss:
@@ -149,12 +144,3 @@ def _loss(classifier: Classifier, label_smoothing: float) -> keras.losses.Loss:
             "no label smoothing here", where="train.label_smoothing", expected=expected, got=label_smoothing
         )
     return SmoothedCrossentropy(label_smoothing)
-
-
-def _warn_of_the_warmup(schedule: WarmupSchedule, config: ExperimentConfig) -> None:
-    steps, share = schedule.num_train_steps, config.optimizer.warmup_proportion
-    runtime.warn(
-        f"the warmup of {schedule.num_warmup_steps} steps is longer than the training of {steps}: the learning rate "
-        f"only rises, to {float(schedule(steps - 1)):.1e} and never to {schedule.peak_learning_rate:.1e}; "
-        f"--config.optimizer.warmup_steps=0 warms up for {int(share * steps)} steps instead, a share of {share}"
-    )

@@ -79,7 +79,22 @@ class WarmupConstant(WarmupSchedule):
         return ops.ones_like(step)
 
 
-SCHEDULES = {"linear": WarmupLinearDecay, "cosine": WarmupCosineDecay, "constant": WarmupConstant}
+@keras.saving.register_keras_serializable("tf_finetune")
+class RangeTest(WarmupSchedule):
+    """Without a warmup: from LOWEST of the peak to the peak at the last step, each step by the same factor."""
+
+    LOWEST = 1e-5
+
+    def after_warmup(self, step):
+        return self.LOWEST ** (1 - step / max(1, self.num_train_steps - 1))
+
+
+SCHEDULES = {
+    "linear": WarmupLinearDecay,
+    "cosine": WarmupCosineDecay,
+    "constant": WarmupConstant,
+    "range_test": RangeTest,
+}
 
 
 @keras.saving.register_keras_serializable("tf_finetune")

@@ -1,0 +1,143 @@
+"""`tf-finetune find-learning-rate`: the loss while the learning rate rises (Smith 2017, arXiv 1506.01186), and its plot."""
+
+import importlib.util
+import itertools
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tf_finetune import json_files, runtime, settings
+from tf_finetune.commands.inputs import gather
+from tf_finetune.config import ExperimentConfig
+from tf_finetune.errors import InputError
+from tf_finetune.workdir import Workdir
+
+STEPS, HIGHEST = 100, 1e-2
+SMOOTHING = 0.9  # of the loss from step to step
+DIVERGED = 2.0  # times the lowest smoothed loss, where the rising ends
+SHARE = 0.1  # of the rate of the lowest loss: what is suggested
+RESULT, PLOT = "learning_rates.json", "learning_rates.svg"
+
+
+def find_learning_rate(config: ExperimentConfig, workdir: str | Path) -> dict[str, Any]:
+    """Trains up to STEPS steps while the learning rate rises from 1e-7 to 1e-2, and says which one to try.
+
+    What is suggested is a tenth of the rate with the lowest smoothed loss. The model is thrown away.
+
+    Args:
+        config: of the run to come; schedule, warmup and learning rate aside.
+        workdir: gets learning_rates.json and, with matplotlib installed, learning_rates.svg.
+
+    Returns:
+        "suggested", and by step "learning_rate", "loss" and "smoothed".
+
+    Raises:
+        InputError, RunError: as `train` does.
+    """
+    runtime.check_backend()
+    folder = Workdir(workdir)
+    with folder.locked():
+        inputs = gather(settings.validated(config))
+        runtime.import_tensorflow_quietly()
+        rates, losses = _losses(inputs)
+        smoothed = smooth(losses)
+        suggested = suggestion(rates, smoothed)
+        found = {"suggested": suggested, "learning_rate": rates, "loss": losses, "smoothed": smoothed}
+        json_files.write(folder.path / RESULT, found)
+        _print_table(found)
+        _plot(found, folder.path / PLOT)
+    return found
+
+
+def smooth(losses: list[float]) -> list[float]:
+    """Exponential moving average, its start corrected as Adam's is."""
+    mean, smoothed = 0.0, []
+    for step, loss in enumerate(losses, start=1):
+        mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
+        smoothed.append(mean / (1 - SMOOTHING**step))
+    return smoothed
+
+
+def suggestion(rates: list[float], smoothed: list[float]) -> float:
+    """Of two digits.
+
+    Raises:
+        InputError: the loss never fell.
+    """
+    lowest = int(np.argmin(smoothed))
+    if not lowest:
+        expected, got = "a loss that falls as the learning rate rises", f"{smoothed[0]:.4f} at first, and only more"
+        raise InputError("no learning rate to suggest", where="train", expected=expected, got=got)
+    return float(f"{SHARE * rates[lowest]:.1e}")
+
+
+def _losses(inputs) -> tuple[list[float], list[float]]:
+    """Learning rates and losses by step, until the loss diverges."""
+    from tf_finetune.commands.fit import prepared, with_budget
+    from tf_finetune.commands.model_setup import compile_classifier
+    from tf_finetune.commands.training_loop import training_order_of
+    from tf_finetune.data.pipeline import batches
+    from tf_finetune.training.checkpoints import TrainingState
+
+    classifier, tokenized, _ = prepared(inputs)
+    train = tokenized["train"]
+    chosen = with_budget(inputs.config, TrainingState(), train.lengths, classifier.model.architecture)
+    whole_range = {"optimizer.learning_rate": HIGHEST, "optimizer.warmup_steps": 0, "optimizer.warmup_proportion": 0.0}
+    chosen = settings.with_values(chosen, whole_range)
+    schedule = compile_classifier(classifier, train.labels, chosen, STEPS, schedule="range_test")
+    losses = _recorder()
+    orders = (training_order_of(train, chosen, epoch) for epoch in itertools.count())
+    while len(losses.seen) < STEPS and not losses.is_over:
+        dataset = batches(train, next(orders)).take(STEPS - len(losses.seen))
+        classifier.model.fit(dataset, epochs=1, shuffle=False, verbose=0, callbacks=[losses])
+    return [float(schedule(step)) for step in range(len(losses.seen))], losses.seen
+
+
+def _recorder():
+    import keras
+
+    class Recorder(keras.callbacks.Callback):
+        """The loss of each batch, and the end of `fit` once it diverges."""
+
+        seen: list[float] = []  # noqa: RUF012 - one recorder a call
+        is_over = False
+
+        def on_train_batch_begin(self, batch, logs=None):
+            self.model.reset_metrics()
+
+        def on_train_batch_end(self, batch, logs=None):
+            loss = float(logs["loss"])
+            if math.isfinite(loss):
+                self.seen.append(loss)
+                smoothed = smooth(self.seen)
+            if not math.isfinite(loss) or smoothed[-1] > DIVERGED * min(smoothed):
+                self.is_over = self.model.stop_training = True
+
+    return Recorder()
+
+
+def _print_table(found: dict[str, Any]) -> None:
+    rows = list(zip(found["learning_rate"], found["smoothed"], strict=True))
+    print("learning rate  smoothed loss")
+    for rate, loss in rows[:: max(1, len(rows) // 12)]:
+        print(f"{rate:>13.1e}  {loss:>13.4f}")
+    print(f"suggested: --config.optimizer.learning_rate={found['suggested']:g}", flush=True)
+
+
+def _plot(found: dict[str, Any], path: Path) -> None:
+    if importlib.util.find_spec("matplotlib") is None:
+        print("no plot: pip install matplotlib", flush=True)
+        return
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(found["learning_rate"], found["loss"], color="0.8", label="loss of each batch")
+    axes.plot(found["learning_rate"], found["smoothed"], label="smoothed")
+    axes.axvline(found["suggested"], linestyle="--", color="0.4", label=f"suggested: {found['suggested']:g}")
+    axes.set(xscale="log", xlabel="learning rate", ylabel="training loss")
+    axes.legend()
+    figure.savefig(path)
+    print(f"plot: {path}", flush=True)
