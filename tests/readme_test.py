@@ -40,7 +40,8 @@ def folder(tmp_path_factory):
         f"ticket {i} about {'an invoice' if i % 2 else 'a crash'},{'billing' if i % 2 else 'technical'}"
         for i in range(80)
     ]
-    (folder / "tickets.csv").write_text("text,label\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    for name in ("tickets.csv", "new_tickets.csv"):
+        (folder / name).write_text("text,label\n" + "\n".join(rows) + "\n", encoding="utf-8")
     (folder / "texts.txt").write_text("My invoice is wrong.\nThe app crashes.\n", encoding="utf-8")
     return folder
 
@@ -50,6 +51,10 @@ def run(command, folder):
     words, _, stdin = command.partition(" < ")
     words = shlex.split(words)
     assert words.pop(0) == "tf-finetune"
+    if words[0] in ("cross-validate", "sweep", "find-learning-rate"):
+        words = [word for word in words if not word.startswith(("--trials=", "--config.data.folds="))]
+        words += ["--config.train.epochs=1", "--config.model.checkpoint=random-tiny"]
+        words += {"sweep": ["--trials=1"], "cross-validate": ["--config.data.folds=2"]}.get(words[0], [])
     if words[0] == "train":
         given = {word.split("=")[0] for word in words}
         short = SHORT_TUTORIAL if "--config=imdb_tutorial" in words else SHORT

@@ -1,4 +1,4 @@
-"""`tf-finetune find-learning-rate`: the loss while the learning rate rises (Smith 2017, arXiv 1506.01186), and its plot."""
+"""`tf-finetune find-learning-rate`: the loss while the learning rate rises (Smith 2017), and its plot."""
 
 import importlib.util
 import itertools
@@ -24,7 +24,8 @@ RESULT, PLOT = "learning_rates.json", "learning_rates.svg"
 def find_learning_rate(config: ExperimentConfig, workdir: str | Path) -> dict[str, Any]:
     """Trains up to STEPS steps while the learning rate rises from 1e-7 to 1e-2, and says which one to try.
 
-    What is suggested is a tenth of the rate with the lowest smoothed loss. The model is thrown away.
+    What is suggested is a tenth of the rate with the lowest smoothed loss (the range test of
+    https://arxiv.org/abs/1506.01186). The model is thrown away.
 
     Args:
         config: of the run to come; schedule, warmup and learning rate aside.
