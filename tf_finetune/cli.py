@@ -19,7 +19,7 @@ from tf_finetune.readers import tables
 
 COMMANDS = {
     "train": "fine-tune a checkpoint on labelled text",
-    "find-learning-rate": "train a hundred steps while it rises, and suggest one",
+    "find-learning-rate": "train a hundred steps while the rate rises, and suggest one",
     "cross-validate": "train and measure one run a fold: --config.data.folds, 5 unless set",
     "sweep": "search for better values of config fields: --search, --trials",
     "evaluate": "measure the best checkpoint on validation and test",
@@ -152,7 +152,7 @@ def _define_flags(argv: list[str]) -> flags.FlagValues:
     )
     flags.DEFINE_string("workdir", None, "the folder of the run", flag_values=values)
     flags.DEFINE_bool(
-        "restart", False, "train: replace the run the workdir holds instead of going on with it", flag_values=values
+        "restart", False, "replace the run the workdir holds instead of going on with it", flag_values=values
     )
     flags.DEFINE_bool(
         "dry_run", False, "train: two steps of the whole road, export included; keeps nothing", flag_values=values

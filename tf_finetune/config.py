@@ -93,7 +93,7 @@ class DataConfig:
     # How much each example counts in the training loss, 0 or more; "" means all the same.
     weight_column: str = ""
     # Where model.checkpoint is the workdir of a run: examples that it was trained on, trained on again beside the new
-    # ones, against forgetting; as a share of the number of the new ones.
+    # ones, against forgetting; as a share of the number of the new ones. The tokens of all of them are in memory then.
     replay: float = 0.0
     # Tokens a text, [CLS] and [SEP] included; longer texts lose what `truncation` says.
     max_length: int = 128
@@ -140,7 +140,7 @@ class TrainConfig:
     # Tokens a training batch instead, padding included: as many texts of like length as fit; 0 means the most that
     # the free memory allows, -1 means batch_size.
     batch_tokens: int = -1
-    # Pieces that each batch is computed in, one after the other: less memory, the same gradient.
+    # Pieces that each batch is computed in, one after the other: less memory, the same gradient. Without XLA.
     accumulation_steps: int = 1
     # Lengths that batches are padded to at most, for compilers that build anew for each; 0 means a batch's own longest.
     num_shapes: int = 0

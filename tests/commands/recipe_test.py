@@ -126,6 +126,13 @@ def test_more_blocks_than_there_are(short, tmp_path, field):
         train(short, tmp_path / "run")
 
 
+def test_frozen_blocks_are_not_to_be_fresh_ones(short, tmp_path):
+    short.model.freeze_layers, short.model.reinit_layers = 1, 2
+    said = "fresh blocks would stay random, in model.reinit_layers, expected at most 1, the blocks not frozen, got 2"
+    with pytest.raises(InputError, match=said):
+        train(short, tmp_path / "run")
+
+
 def test_the_best_is_the_best_by_the_metric_asked_for(short, tmp_path):
     short.train.epochs, short.train.best_metric = 3, "loss"
     _, records = trained(short, tmp_path / "run")

@@ -20,7 +20,7 @@ from tf_finetune.config import ExperimentConfig, Schedule
     ],
 )
 def test_forms(word, expected):
-    [found] = parse([word], ExperimentConfig()).values()
+    [found] = parse([word]).values()
     assert found == expected
     assert type(found) is type(expected)
     if isinstance(found, tuple):
@@ -43,12 +43,15 @@ def test_forms(word, expected):
         (["train.gradient_checkpointing=yes"], "neither true nor false"),
         (["optimizer.schedule=linear,step"], "no such value, .* expected linear or cosine or constant"),
         (["train.epochs=0..3"], "wrong value for train.epochs, expected 1 or more, got 0"),
+        (["train.best_metric=f1,loss"], "train.best_metric cannot be searched"),
+        (["export.verify=true,false"], "export.verify cannot be searched"),
+        (["data.folds=2,3"], "data.folds cannot be searched"),
         (["optimizer.beta_1=0.5,1.0"], "wrong value for optimizer.beta_1"),
     ],
 )
 def test_what_is_refused(words, said):
     with pytest.raises(InputError, match=said):
-        parse(words, ExperimentConfig())
+        parse(words)
 
 
 def test_values_of_a_trial_are_the_fields():

@@ -39,7 +39,7 @@ def test_all_of_it(config, tmp_path, capsys):
         assert row["validation"] == json.loads((folder / "best.json").read_text())["validation"]
         assert (folder / "checkpoints").exists() == (row is rows[0])
     lines = printed[printed.index("rank  trial") :].splitlines()
-    assert [int(line.split()[1]) - 1 for line in lines[1:4]] == [row["trial"] for row in rows]
+    assert [int(line.split()[1]) for line in lines[1:4]] == [row["trial"] for row in rows]
 
 
 def test_killed_twice_it_is_complete(config, tmp_path, monkeypatch):
@@ -77,30 +77,78 @@ def test_a_trial_that_fails_is_said_to_and_the_rest_goes_on(config, tmp_path, mo
     assert [row["trial"] for row in rows][-1] == 1
     assert rows[-1]["error"] == "the loss is not finite"
     out, err = capsys.readouterr()
-    assert "trial 2 failed: the loss is not finite" in err
+    assert "trial 0001 failed: the loss is not finite" in err
     assert "failed" in out.splitlines()[-2]
 
 
-def test_values_that_do_not_go_together_fail_a_trial(config, tmp_path):
+def test_a_first_trial_of_bad_input_leaves_the_folder_to_be_used(config, tmp_path):
     config.model.lora_rank = 2
+    with pytest.raises(InputError, match="wrong value for model.reinit_layers, expected 0 beside model.lora_rank"):
+        sweep(config, tmp_path / "sweep", search=["model.reinit_layers=1"], trials=2)
     rows = sweep(config, tmp_path / "sweep", search=["model.reinit_layers=0"], trials=1)
     assert "validation" in rows[0]
-    with pytest.raises(InputError, match="wrong value for model.reinit_layers, expected 0 beside model.lora_rank"):
-        sweep(config, tmp_path / "other", search=["model.reinit_layers=1"], trials=2)
+
+
+def test_bad_input_of_a_later_trial_fails_that_one(config, tmp_path, monkeypatch):
+    def sometimes(chosen, folder, **options):
+        if folder.name == "0001":
+            raise InputError("the model has fewer blocks")
+        return train(chosen, folder, **options)
+
+    monkeypatch.setattr(module, "train", sometimes)
+    rows = sweep(config, tmp_path / "sweep", search=SEARCH, trials=3)
+    assert [("error" in row) for row in rows] == [False, False, True]
+
+
+def test_three_failures_in_a_row_end_it(config, tmp_path, monkeypatch):
+    def never(chosen, folder, **options):
+        raise RunError("no space left on device")
+
+    monkeypatch.setattr(module, "train", never)
+    with pytest.raises(RunError, match="3 trials in a row failed, the last one in .*0002"):
+        sweep(config, tmp_path / "sweep", search=SEARCH, trials=9)
+    monkeypatch.undo()
+    assert len(sweep(config, tmp_path / "sweep", search=SEARCH, trials=4)) == 4
+
+
+def test_among_equals_the_lower_loss_is_first_and_keeps_its_checkpoints(config, tmp_path, monkeypatch):
+    def level(chosen, folder, **options):
+        best = train(chosen, folder, **options)
+        loss = {"0000": 0.5, "0001": 0.4, "0002": 0.6}[folder.name]
+        return best | {"validation": best["validation"] | {"accuracy": 0.9, "loss": loss}}
+
+    monkeypatch.setattr(module, "train", level)
+    rows = sweep(config, tmp_path / "sweep", search=SEARCH, trials=3)
+    assert [row["trial"] for row in rows] == [1, 0, 2]
+    kept = [number for number in range(3) if (tmp_path / "sweep" / "trials" / f"{number:04d}" / "checkpoints").exists()]
+    assert kept == [1]
+
+
+def test_the_metric_asked_for_ranks(config, tmp_path, capsys):
+    config.train.best_metric = "roc_auc"
+    rows = sweep(config, tmp_path / "sweep", search=SEARCH, trials=2)
+    assert [row["score"] for row in rows] == [row["validation"]["roc_auc"] for row in rows]
+    assert f"roc_auc {rows[0]['score']:.4f}  loss" in capsys.readouterr().out
+
+
+def test_a_budget_that_each_run_would_find_anew(config, tmp_path):
+    config.train.batch_tokens = 0
+    with pytest.raises(InputError, match="no common budget, in train.batch_tokens"):
+        sweep(config, tmp_path / "sweep", search=SEARCH, trials=1)
 
 
 def test_another_sweep_in_the_folder(config, tmp_path):
     sweep(config, tmp_path / "sweep", search=SEARCH, trials=1)
-    with pytest.raises(InputError, match="the folder holds another sweep, in .*, expected the config and --search"):
+    with pytest.raises(InputError, match="the folder is for other runs, in .*, expected what it was begun with"):
         sweep(config, tmp_path / "sweep", search=SEARCH[:1], trials=1)
     config.train.batch_size = 8
-    with pytest.raises(InputError, match="the folder holds another sweep"):
+    with pytest.raises(InputError, match="the folder is for other runs"):
         sweep(config, tmp_path / "sweep", search=SEARCH, trials=1)
 
 
 def test_a_folder_with_a_run(config, tmp_path):
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(InputError, match="the folder holds a run, in .*, expected a folder for the runs of a sweep"):
+    with pytest.raises(InputError, match="the folder holds a run, in .*, expected a folder for several runs"):
         sweep(config, tmp_path, search=SEARCH, trials=1)
 
 

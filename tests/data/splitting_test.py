@@ -248,6 +248,12 @@ class TestFolds:
         with pytest.raises(InputError, match=r"more folds than texts, in data\.folds, expected at most \d+, got 500"):
             load(folds=500, train=ROWS)
 
+    def test_more_folds_than_texts_of_any_class(self, load):
+        rows = [(f"text {i}", f"class {i % 10}") for i in range(40)]
+        said = r"more folds than texts of any class, in data\.folds, expected at most 4, got 5"
+        with pytest.raises(InputError, match=said):
+            load(folds=5, train=rows, validation=rows[:10])
+
     def test_nothing_to_share_out(self, load):
         with pytest.raises(InputError, match="no folds without a train split, in .*, got test"):
             load(folds=2, test=ROWS)

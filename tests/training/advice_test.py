@@ -16,6 +16,23 @@ def test_learning_rate(learning_rate, usual):
         assert said.startswith(f"optimizer.learning_rate={learning_rate:g} is outside of 1e-06 to 0.0005")
 
 
+def test_lora_takes_more():
+    assert advice.of_learning_rate(1e-3, lora=True) is None
+    assert advice.of_learning_rate(1e-2, lora=True)
+
+
+def test_chance_of_smoothed_labels_is_above_what_a_perfect_answer_pays():
+    labels = np.array([0] * 95 + [1] * 5)
+    chance = advice.chance_loss(labels, None, label_smoothing=0.1)
+    perfect = -(0.95 * math.log(0.95) + 0.05 * math.log(0.05))  # each text answered with its smoothed label
+    assert perfect < chance - 0.1
+    shares = 0.905, 0.095
+    assert chance == pytest.approx(-sum(share * math.log(share) for share in shares))
+    several = np.array([[1.0, 0.0], [0.0, 0.0]])
+    halves = advice.chance_loss(several, None, label_smoothing=0.2)
+    assert halves == pytest.approx((math.log(2) - 0.1 * math.log(0.1) - 0.9 * math.log(0.9)) / 2)
+
+
 def test_truncation():
     assert advice.of_truncation(np.array([128, 128, 7, 9]), 128) is None
     assert advice.of_truncation(np.array([128, 128, 128, 9]), 128) == (

@@ -43,6 +43,7 @@ def step_memory(
     gradient_checkpointing: bool,
     compiled: bool,
     accumulation: bool = False,
+    averages: bool = False,
 ) -> StepMemory:
     """What a step takes with an Adam optimizer and clipped gradients.
 
@@ -52,6 +53,7 @@ def step_memory(
         gradient_checkpointing: whether blocks are computed again in the backward pass.
         compiled: whether the operations of native/ are used; they keep less.
         accumulation: whether gradients are summed over the pieces of a batch; "batch" then means a piece.
+        averages: whether a moving average of the weights is kept.
     """
     hidden, layers = architecture.hidden_size, architecture.num_hidden_layers
     scores = architecture.num_attention_heads * activation_bytes
@@ -64,10 +66,10 @@ def step_memory(
     kept, kept_pairs = (layers - 1) * in_block, (layers - 1) * pairs_in_block  # the last keeps little: one token a text
     if gradient_checkpointing:
         kept, kept_pairs = layers * hidden * activation_bytes, blocks_at_work * pairs_in_block
-    sums = num_weights(architecture) * FLOAT32
+    copies = (accumulation + averages) * num_weights(architecture) * FLOAT32
     embeddings = 8 * hidden * FLOAT32  # looked up and added in float32, three sparse gradients on the way back
     return StepMemory(
-        fixed=_optimizer_bytes(architecture, activation_bytes) + accumulation * sums + BASE,
+        fixed=_optimizer_bytes(architecture, activation_bytes) + copies + BASE,
         per_token=kept + blocks_at_work * in_block + embeddings,
         per_pair=kept_pairs + pairs_at_work,
     )

@@ -61,9 +61,9 @@ class _BertBase(keras.Model):
     def compile(self, *args, **kwargs):
         """Keras's compile. The optimizer gets its variables here and not within the first step, which would be traced
         once more for them."""
-        super().compile(*args, **kwargs)
-        if self.accumulation_steps > 1 and self.jit_compile is True:
+        if self.accumulation_steps > 1 and kwargs.setdefault("jit_compile", False) is True:
             raise ValueError("accumulation goes without XLA. Received: jit_compile=True")
+        super().compile(*args, **kwargs)
         if self.bert.built and self.optimizer is not None:
             self.optimizer.build(self.trainable_variables)
 

@@ -126,6 +126,7 @@ def _step_memory(config: ExperimentConfig, architecture: BertArchitecture) -> St
         gradient_checkpointing=config.train.gradient_checkpointing,
         compiled=compiled.operations() is not None,
         accumulation=config.train.accumulation_steps > 1,
+        averages=config.optimizer.ema_momentum > 0,
     )
 
 

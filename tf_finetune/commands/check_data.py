@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tf_finetune import json_files, pretrained, runtime, settings
 from tf_finetune.checks import data_report, findings
+from tf_finetune.commands import continual
 from tf_finetune.commands.inputs import RANDOM_TINY
 from tf_finetune.config import ExperimentConfig, ProblemType, Truncation
 from tf_finetune.data import sources
@@ -60,9 +61,11 @@ def run(config: ExperimentConfig, *, strict: bool = False, json_file: str | Path
 
 def _report(config: ExperimentConfig, *, most_rows: int | None = None) -> data_report.DataReport:
     options = settings.source_options(config)
+    for name in ("folds", "fold"):  # shares of the same rows
+        del options[name]
     return data_report.check(
         sources.find(options["source"], options.pop("columns")),
-        count_tokens=_token_counter(config.model.checkpoint),
+        count_tokens=_token_counter(continual.checkpoint_of(config.model.checkpoint)),
         max_length=config.data.max_length,
         most_rows=most_rows,
         **options,

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tf_finetune import json_files, settings
+from tf_finetune import json_files, runtime, settings
+from tf_finetune.commands import continual, several_runs
 from tf_finetune.commands.evaluate import load_splits
 from tf_finetune.commands.restore import load_classifier, trained_run
 from tf_finetune.commands.train import train
 from tf_finetune.config import ExperimentConfig, ProblemType
+from tf_finetune.data import sources
 from tf_finetune.errors import InputError
 from tf_finetune.evaluation.metrics import metrics_of, number_text
 from tf_finetune.workdir import Workdir
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
 FOLDS = 5
 RESULT, PREDICTIONS = "cross_validation.json", "out_of_fold.jsonl"
+
+# Logits, labels and kind of the labels of one fold.
+Answered = tuple[np.ndarray, np.ndarray, ProblemType]
 
 
 def cross_validate(
@@ -43,46 +48,51 @@ def cross_validate(
         predictions together.
 
     Raises:
-        InputError, RunError, Interrupted: as `train` does.
+        InputError, RunError, Interrupted: as `train` does; and where the data is not what the first fold saw.
     """
     folds = settings.validated(config).data.folds or FOLDS
+    several_runs.check(config)
     if config.data.fold:
         expected = "0, as all folds are run, or `train` for one of them"
         raise InputError("cross-validation has every fold", where="data.fold", expected=expected, got=config.data.fold)
-    root = Workdir(workdir)
-    if root.config.exists():
-        raise InputError("the folder holds a run", where=root.path, expected="a folder for the runs of all folds")
-    with root.locked():
-        found, logits, labels = [], [], []
+    if continual.is_of_run(continual.checkpoint_of(config.model.checkpoint)):
+        runtime.warn("model.checkpoint may have been trained on texts of these folds: no fold is unseen then")
+    config = settings.with_values(config, {"data.folds": folds})
+    plan = {"config": settings.to_dict(config), "rows": _rows_key(config)}
+    with several_runs.at_work(Workdir(workdir), plan, is_process=is_process) as root:
+        answered = []
         aside = root.path / f".{PREDICTIONS}"
+        aside.unlink(missing_ok=True)
         for fold in range(folds):
-            chosen = settings.with_values(config, {"data.folds": folds, "data.fold": fold})
-            print(f"fold {fold + 1} of {folds}", flush=True)
-            train(chosen, root.path / f"fold_{fold}", restart=restart, is_process=is_process)
-            classifier, examples = _held_out(root.path / f"fold_{fold}")
-            answered = classifier.logits_of(tokenized := classifier.tokenize(examples))
-            with aside.open("a" if fold else "w", encoding="utf-8") as file:
-                rows = _rows(classifier, examples, answered)
-                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-            found.append(metrics_of(answered, tokenized.labels, classifier.problem_type))
-            logits.append(answered)
-            labels.append(tokenized.labels)
-            _forget()
-        all_of = np.concatenate(logits), np.concatenate(labels), classifier.problem_type
-        result = _summary(found) | {"out_of_fold": metrics_of(*all_of)}
+            print(f"fold {fold} of {folds}", flush=True)
+            run = Workdir(root.path / f"fold_{fold}")
+            train(settings.with_values(config, {"data.fold": fold}), run.path, restart=restart, is_process=is_process)
+            answered.append(_ask(run, aside))
+            several_runs.forget_models()
+        result = _summary(answered)
         aside.replace(root.path / PREDICTIONS)
         json_files.write(root.path / RESULT, result)
     _print_table(result)
-    print(f"predictions of every training example by the run that had not seen it: {root.path / PREDICTIONS}")
-    flag = f"--workdir={shlex.quote(str(root.path / 'fold_0'))}"
-    print(f"each fold is a run: tf-finetune evaluate {flag}", flush=True)
+    print(f"what each run says of the training examples it had not seen: {root.path / PREDICTIONS}")
+    print(f"each fold is a run: tf-finetune evaluate --workdir={shlex.quote(str(root.path / 'fold_0'))}", flush=True)
     return result
 
 
-def _held_out(workdir: Path) -> tuple["Classifier", "Examples"]:
-    """The best checkpoint of a fold's run, and the fold."""
-    folder, config = trained_run("evaluate", workdir, None)
-    return load_classifier(folder, config), load_splits(config, folder, Workdir(workdir))["test"]
+def _rows_key(config: ExperimentConfig) -> str:
+    """Stands for the data: were it another for some folds, what they hold out others would have been trained on."""
+    return sources.load(**settings.source_options(config)).examples["train"].rows_key
+
+
+def _ask(run: Workdir, predictions: Path) -> Answered:
+    """What the best checkpoint of a fold's run says of the fold; added to the predictions, too."""
+    folder, config = trained_run("evaluate", run.path, None)
+    classifier, examples = load_classifier(folder, config), load_splits(config, folder, run)["test"]
+    tokenized = classifier.tokenize(examples)
+    logits = classifier.logits_of(tokenized)
+    with predictions.open("a", encoding="utf-8") as file:
+        for row in _rows(classifier, examples, logits):
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    return logits, tokenized.labels, classifier.problem_type
 
 
 def _rows(classifier: "Classifier", examples: "Examples", logits: np.ndarray) -> Iterator[dict[str, Any]]:
@@ -101,24 +111,20 @@ def _label(label: np.ndarray, classifier: "Classifier") -> str | float | list[st
     return names[label]
 
 
-def _forget() -> None:
-    """Gives the memory of a finished run back."""
-    import keras
-
-    keras.backend.clear_session()
-
-
-def _summary(found: list[dict[str, Any]]) -> dict[str, Any]:
-    """The metrics by fold, and mean and spread of those that are numbers in all."""
+def _summary(answered: list[Answered]) -> dict[str, Any]:
+    """The metrics by fold and of all folds together, and mean and spread of those that are numbers in each."""
+    found = [metrics_of(*one) for one in answered]
     numbers = {
         name: np.array([metrics[name] for metrics in found], np.float64)
-        for name, value in found[0].items()
-        if isinstance(value, float) and all(isinstance(metrics[name], float) for metrics in found)
+        for name in found[0]
+        if all(isinstance(metrics[name], float) for metrics in found)
     }
+    logits, labels, (kind, *_) = zip(*answered, strict=True)
     return {
         "folds": found,
         "mean": {name: float(values.mean()) for name, values in numbers.items()},
         "std": {name: float(values.std(ddof=1)) for name, values in numbers.items()},
+        "out_of_fold": metrics_of(np.concatenate(logits), np.concatenate(labels), kind),
     }
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tf_finetune import json_files
+from tf_finetune.commands import continual
 from tf_finetune.commands.restore import temperature_of
 from tf_finetune.config import ExperimentConfig, Truncation
 from tf_finetune.workdir import Workdir
@@ -73,7 +74,7 @@ def description(
         kind="pairs of texts" if config.data.text_pair_column else "texts",
         labels=", ".join(map(_literal, labels)),
         data=data_name(config.data.source)[0],
-        base=base_model(config.model.checkpoint) or _last_part(config.model.checkpoint),
+        base=base_model(config.model.checkpoint) or _last_part(continual.run_or_name(config.model.checkpoint)),
         max_length=config.data.max_length,
         kept=kept,
         probabilities="" if temperature == 1 else CALIBRATED.format(temperature=temperature),
@@ -110,8 +111,9 @@ def label_names(checkpoint: Path) -> list[str]:
 
 
 def evaluation_of(run: Workdir) -> dict[str, Any]:
-    """The content of evaluation.json, which goes when another checkpoint is the best; empty without one."""
-    return json_files.read_object(run.evaluation) if run.evaluation.is_file() else {}
+    """What evaluation.json says of the run's model, which goes when another checkpoint is the best; empty without."""
+    found = json_files.read_object(run.evaluation) if run.evaluation.is_file() else {}
+    return {split: numbers for split, numbers in found.items() if split != "old_test_before"}
 
 
 def base_model(checkpoint: str) -> str | None:

@@ -75,13 +75,13 @@ def _of_earlier_run(classifier: "Classifier", config: ExperimentConfig) -> dict[
     now = continual.old_test(config, classifier)
     if now is None:
         return {}
-    source = now.source
-    before = load_classifier(Path(config.model.checkpoint), continual.config_of(config.model.checkpoint))
-    theirs = continual.old_test(config, before)
-    return {
-        "old_test": _measured(classifier, now.examples["test"], source),
-        "old_test_before": _measured(before, theirs.examples["test"], source),
-    }
+    theirs = settings.with_values(
+        continual.config_of(config.model.checkpoint), {"train.eval_batch_size": config.train.eval_batch_size}
+    )
+    before = load_classifier(Path(config.model.checkpoint), theirs)
+    few, seed = config.data.max_examples or len(now.examples["test"]), config.runtime.seed
+    asked = ("old_test", classifier, now), ("old_test_before", before, continual.old_test(config, before))
+    return {name: _measured(model, data.examples["test"].drawn(few, seed), now.source) for name, model, data in asked}
 
 
 def load_splits(config: ExperimentConfig, checkpoint: Path, run: Workdir) -> dict[str, sources.Examples]:

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from tf_finetune import json_files, runtime, settings
+from tf_finetune.commands import batch_memory
 from tf_finetune.commands.inputs import gather
 from tf_finetune.config import ExperimentConfig
-from tf_finetune.errors import InputError
+from tf_finetune.errors import RunError
 from tf_finetune.workdir import Workdir
 
 STEPS, HIGHEST = 100, 1e-2
@@ -35,7 +36,8 @@ def find_learning_rate(config: ExperimentConfig, workdir: str | Path) -> dict[st
         "suggested", and by step "learning_rate", "loss" and "smoothed".
 
     Raises:
-        InputError, RunError: as `train` does.
+        InputError: as `train` does.
+        RunError: too little memory, a loss that is not finite at once, or one that never falls.
     """
     runtime.check_backend()
     folder = Workdir(workdir)
@@ -44,11 +46,13 @@ def find_learning_rate(config: ExperimentConfig, workdir: str | Path) -> dict[st
         runtime.import_tensorflow_quietly()
         rates, losses = _losses(inputs)
         smoothed = smooth(losses)
-        suggested = suggestion(rates, smoothed)
-        found = {"suggested": suggested, "learning_rate": rates, "loss": losses, "smoothed": smoothed}
+        found = {"suggested": suggestion(rates, smoothed), "learning_rate": rates, "loss": losses, "smoothed": smoothed}
         json_files.write(folder.path / RESULT, found)
         _print_table(found)
         _plot(found, folder.path / PLOT)
+    if found["suggested"] is None:
+        raise RunError(f"no learning rate to suggest: the loss was {smoothed[0]:.4f} at first, and never fell below")
+    print(f"suggested: --config.optimizer.learning_rate={found['suggested']:g}", flush=True)
     return found
 
 
@@ -61,24 +65,17 @@ def smooth(losses: list[float]) -> list[float]:
     return smoothed
 
 
-def suggestion(rates: list[float], smoothed: list[float]) -> float:
-    """Of two digits.
-
-    Raises:
-        InputError: the loss never fell.
-    """
+def suggestion(rates: list[float], smoothed: list[float]) -> float | None:
+    """Of two digits; None where the loss never fell."""
     lowest = int(np.argmin(smoothed))
-    if not lowest:
-        expected, got = "a loss that falls as the learning rate rises", f"{smoothed[0]:.4f} at first, and only more"
-        raise InputError("no learning rate to suggest", where="train", expected=expected, got=got)
-    return float(f"{SHARE * rates[lowest]:.1e}")
+    return float(f"{SHARE * rates[lowest]:.1e}") if lowest else None
 
 
 def _losses(inputs) -> tuple[list[float], list[float]]:
     """Learning rates and losses by step, until the loss diverges."""
     from tf_finetune.commands.fit import prepared, with_budget
     from tf_finetune.commands.model_setup import compile_classifier
-    from tf_finetune.commands.training_loop import training_order_of
+    from tf_finetune.commands.training_loop import no_room, training_order_of
     from tf_finetune.data.pipeline import batches
     from tf_finetune.training.checkpoints import TrainingState
 
@@ -91,8 +88,12 @@ def _losses(inputs) -> tuple[list[float], list[float]]:
     losses = _recorder()
     orders = (training_order_of(train, chosen, epoch) for epoch in itertools.count())
     while len(losses.seen) < STEPS and not losses.is_over:
-        dataset = batches(train, next(orders)).take(STEPS - len(losses.seen))
-        classifier.model.fit(dataset, epochs=1, shuffle=False, verbose=0, callbacks=[losses])
+        order, before = next(orders), len(losses.seen)
+        dataset = batches(train, order).take(STEPS - before)
+        with batch_memory.answered(lambda: no_room(chosen, order, len(losses.seen) - before)):  # noqa: B023
+            classifier.model.fit(dataset, epochs=1, shuffle=False, verbose=0, callbacks=[losses])
+    if not losses.seen:
+        raise RunError("the first training loss is not finite")
     return [float(schedule(step)) for step in range(len(losses.seen))], losses.seen
 
 
@@ -123,8 +124,7 @@ def _print_table(found: dict[str, Any]) -> None:
     rows = list(zip(found["learning_rate"], found["smoothed"], strict=True))
     print("learning rate  smoothed loss")
     for rate, loss in rows[:: max(1, len(rows) // 12)]:
-        print(f"{rate:>13.1e}  {loss:>13.4f}")
-    print(f"suggested: --config.optimizer.learning_rate={found['suggested']:g}", flush=True)
+        print(f"{rate:>13.1e}  {loss:>13.4f}", flush=True)
 
 
 def _plot(found: dict[str, Any], path: Path) -> None:
@@ -137,7 +137,8 @@ def _plot(found: dict[str, Any], path: Path) -> None:
     axes = figure.subplots()
     axes.plot(found["learning_rate"], found["loss"], color="0.8", label="loss of each batch")
     axes.plot(found["learning_rate"], found["smoothed"], label="smoothed")
-    axes.axvline(found["suggested"], linestyle="--", color="0.4", label=f"suggested: {found['suggested']:g}")
+    if suggested := found["suggested"]:
+        axes.axvline(suggested, linestyle="--", color="0.4", label=f"suggested: {suggested:g}")
     axes.set(xscale="log", xlabel="learning rate", ylabel="training loss")
     axes.legend()
     figure.savefig(path)

@@ -65,7 +65,6 @@ def fit(inputs: Inputs, run: Workdir, stops: Stops, *, num_train_steps: int | No
     shown, log = _shown(inputs.splits, config), MetricsLog(run.metrics, run.tensorboard)
     began = time.perf_counter()
     untrained = None if earlier else _first_look(classifier, tokenized["validation"], shown)
-    _check_best_metric(config.train.best_metric, untrained)
     meter = _cost_meter(classifier, policy, config, seconds_between=time.perf_counter() - began)
     metrics = _restored(classifier.model, earlier.checkpoint) if earlier else {}
     with stops.deferred():
@@ -130,13 +129,6 @@ def _first_look(
     untrained = validate(classifier, examples)
     _show_answers(classifier, shown)
     return untrained
-
-
-def _check_best_metric(name: str, untrained: dict[str, float] | None) -> None:
-    """Refuses a metric that these labels do not have, before anything is trained for it."""
-    if name and untrained is not None and name not in untrained:
-        expected = " or ".join(sorted(untrained))
-        raise InputError("no such metric in validation", where="train.best_metric", expected=expected, got=name)
 
 
 def _open(
@@ -253,7 +245,8 @@ def _cost_meter(classifier: Classifier, policy: str, config: ExperimentConfig, *
 def _warn_of_mistakes(config: ExperimentConfig, schedule: WarmupSchedule, examples: TokenizedExamples) -> None:
     if schedule.num_warmup_steps > schedule.num_train_steps:
         _warn_of_the_warmup(schedule, config)
-    runtime.advise(advice.of_learning_rate(config.optimizer.learning_rate))
+    rate, lora = config.optimizer.learning_rate, bool(config.model.lora_rank)
+    runtime.advise(advice.of_learning_rate(rate, lora=lora))
     runtime.advise(advice.of_truncation(examples.lengths, config.data.max_length))
 
 

@@ -1,5 +1,6 @@
 """What a training run starts from, found whole before TensorFlow is imported."""
 
+import contextlib
 import dataclasses
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from tf_finetune.config import ClassWeights, ExperimentConfig, ProblemType
 from tf_finetune.data import brief_check, sources
 from tf_finetune.data.examples import Examples
 from tf_finetune.errors import InputError
+from tf_finetune.evaluation.metrics import SCORES
 from tf_finetune.native import compiled
 
 # The checkpoint of the smoke config: written on the spot, because nothing pretrained is that small.
@@ -52,11 +54,10 @@ def gather(config: ExperimentConfig, earlier: EarlierRun | None = None) -> Input
     print(settings.to_text(config), flush=True)
     if config.runtime.compiled:
         compiled.start()
-    splits = sources.load(**settings.source_options(config))
+    place = config.model.checkpoint if earlier else _pinned_checkpoint(config)
+    splits = _splits(config, str(earlier.checkpoint) if earlier and continual.is_of_run(place) else place)
     if not earlier:
-        config = settings.with_places(config, splits.source, _pinned_checkpoint(config))
-    if known := continual.label_names(config, splits):
-        splits = sources.load(**settings.source_options(config), label_names=known)
+        config = settings.with_places(config, splits.source, place)
     if "train" not in splits.examples:
         raise InputError(
             "nothing to train on", where=config.data.source, expected="a train split", got=", ".join(splits.examples)
@@ -66,6 +67,8 @@ def gather(config: ExperimentConfig, earlier: EarlierRun | None = None) -> Input
     for line in brief_check.lines(splits.examples, splits.label_names, splits.problem_type):
         runtime.say(line)
     _check_class_weights(config, splits.problem_type)
+    _check_label_smoothing(config, splits.problem_type)
+    _check_best_metric(config, splits.problem_type)
     checkpoint = earlier.checkpoint if earlier else None
     if checkpoint is None and config.model.checkpoint != RANDOM_TINY:
         checkpoint = pretrained.local_checkpoint(config.model.checkpoint)
@@ -73,8 +76,17 @@ def gather(config: ExperimentConfig, earlier: EarlierRun | None = None) -> Input
     return Inputs(config, splits, checkpoint, earlier, continual.replayed(config, splits))
 
 
+def _splits(config: ExperimentConfig, checkpoint: str) -> sources.Splits:
+    """The data, with the labels that the checkpoint's run knew where they are enough."""
+    options = settings.source_options(config)
+    if known := continual.known_labels(checkpoint):
+        with contextlib.suppress(InputError):  # other labels, or whatever comes again below
+            return sources.load(**options, label_names=known)
+    return sources.load(**options)
+
+
 def _pinned_checkpoint(config: ExperimentConfig) -> str:
-    name = config.model.checkpoint
+    name = continual.checkpoint_of(config.model.checkpoint)
     return name if name == RANDOM_TINY else pretrained.pinned(name)
 
 
@@ -85,6 +97,18 @@ def _check_class_weights(config: ExperimentConfig, problem_type: ProblemType) ->
     ):
         expected, got = "labels that are one class a text", problem_type.value
         raise InputError("no class weights for these labels", where="train.class_weights", expected=expected, got=got)
+
+
+def _check_label_smoothing(config: ExperimentConfig, problem_type: ProblemType) -> None:
+    if (got := config.train.label_smoothing) and problem_type is ProblemType.REGRESSION:
+        expected = "0, as labels that are numbers have no classes to share out among"
+        raise InputError("no label smoothing here", where="train.label_smoothing", expected=expected, got=got)
+
+
+def _check_best_metric(config: ExperimentConfig, problem_type: ProblemType) -> None:
+    if (name := config.train.best_metric) and name not in SCORES[problem_type]:
+        expected = " or ".join(sorted(SCORES[problem_type]))
+        raise InputError("no such metric in validation", where="train.best_metric", expected=expected, got=name)
 
 
 def _check_max_length(max_length: int, architecture: BertArchitecture) -> None:

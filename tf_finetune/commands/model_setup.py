@@ -11,6 +11,7 @@ from tf_finetune.bert import tiny
 from tf_finetune.bert.architecture import BertArchitecture
 from tf_finetune.bert.layers import LORA_TARGETS
 from tf_finetune.bert.model import TFBertForSequenceClassification
+from tf_finetune.commands import continual
 from tf_finetune.config import ExperimentConfig, LoraTargets, ProblemType
 from tf_finetune.data import sources
 from tf_finetune.errors import InputError
@@ -45,7 +46,25 @@ def build_classifier(config: ExperimentConfig, splits: sources.Splits, checkpoin
         problem_type=splits.problem_type.value,
         **settings.dropout_overrides(config),
     )
+    if new_head and continual.is_of_run(str(checkpoint)):
+        _keep_known_labels(model, checkpoint, architecture)
     return Classifier(model, tokenizer, **settings.classifier_options(config))
+
+
+def _keep_known_labels(
+    model: TFBertForSequenceClassification, checkpoint: Path, architecture: BertArchitecture
+) -> None:
+    """Gives the new head what the old one of a run knew, if the new one has all of its labels."""
+    names = list(model.architecture.id2label)
+    same_kind = architecture.resolved_problem_type == model.architecture.resolved_problem_type
+    if not same_kind or not set(architecture.id2label) <= set(names):
+        return
+    columns = [names.index(name) for name in architecture.id2label]
+    old = TFBertForSequenceClassification.from_pretrained(checkpoint).classifier
+    for new, known in zip(model.classifier.weights, old.weights, strict=True):
+        values = new.numpy()
+        values[..., columns] = known.numpy()
+        new.assign(values)
 
 
 def choose_weights(model: TFBertForSequenceClassification, config: ExperimentConfig, *, goes_on: bool) -> None:
@@ -64,6 +83,9 @@ def choose_weights(model: TFBertForSequenceClassification, config: ExperimentCon
         if (number := getattr(chosen, field)) > blocks:
             where, expected = f"model.{field}, of {chosen.checkpoint}", f"at most {blocks}, the blocks it has"
             raise InputError("the model has fewer blocks", where=where, expected=expected, got=number)
+    if chosen.freeze_layers + chosen.reinit_layers > blocks:
+        where, expected = "model.reinit_layers", f"at most {blocks - chosen.freeze_layers}, the blocks not frozen"
+        raise InputError("fresh blocks would stay random", where=where, expected=expected, got=chosen.reinit_layers)
     if chosen.reinit_layers and not goes_on:
         model.bert.reinitialize(chosen.reinit_layers)
     if chosen.lora_rank:
@@ -95,8 +117,6 @@ def compile_classifier(
         num_train_steps: what the learning rate is scheduled for.
         schedule: of `training.optimizer.SCHEDULES`; "" means the config's.
 
-    Raises:
-        InputError: a loss that these labels do not have.
     """
     chosen = config.optimizer
     warmup = chosen.warmup_steps or int(chosen.warmup_proportion * num_train_steps)
@@ -138,9 +158,4 @@ def _loss(classifier: Classifier, label_smoothing: float) -> keras.losses.Loss:
         return classifier.model.default_loss()
     if classifier.problem_type is ProblemType.MULTI_LABEL_CLASSIFICATION:
         return keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=label_smoothing)
-    if classifier.problem_type is ProblemType.REGRESSION:
-        expected = "0, as labels that are numbers have no classes to share out among"
-        raise InputError(
-            "no label smoothing here", where="train.label_smoothing", expected=expected, got=label_smoothing
-        )
     return SmoothedCrossentropy(label_smoothing)

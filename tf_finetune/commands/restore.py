@@ -66,8 +66,15 @@ def with_places_of(trained: ExperimentConfig, config: ExperimentConfig) -> Exper
     source, checkpoint = config.data.source, config.model.checkpoint
     is_theirs = any(_stands_for(name, trained.data.source) for name in sources.names_of(source))
     source = trained.data.source if is_theirs else sources.pinned(source)
-    checkpoint = trained.model.checkpoint if _stands_for(checkpoint, trained.model.checkpoint) else checkpoint
+    if _stands_for(checkpoint, trained.model.checkpoint) or _is_run_of(checkpoint, trained.model.checkpoint):
+        checkpoint = trained.model.checkpoint
     return settings.with_places(config, source, checkpoint)
+
+
+def _is_run_of(name: str, place: str) -> bool:
+    """Whether the name is the workdir that the checkpoint is in: that of then, whichever does best there now."""
+    folder = Path(place).parent
+    return folder.name == "checkpoints" and folder.parent == Path(name).expanduser().absolute()
 
 
 def _stands_for(name: str, place: str) -> bool:
@@ -77,8 +84,6 @@ def _stands_for(name: str, place: str) -> bool:
     if place == name or place.startswith(f"{name}@"):
         return True
     path = Path(name).expanduser()
-    if Path(place).parent.parent == path.absolute():  # a workdir, and its best checkpoint of then
-        return True
     return str(path.absolute()) == place or (path.exists() and os.path.exists(place) and os.path.samefile(path, place))
 
 

@@ -12,6 +12,16 @@ from tf_finetune.config import ExperimentConfig
 from tf_finetune.errors import InputError
 
 FORMS = "FIELD=LOW..HIGH, FIELD=LOW..HIGH,log or FIELD=ONE,OTHER,..."
+# They change what is measured, not how well.
+INCOMPARABLE = {
+    "train.best_metric",
+    "data.source",
+    "data.label_column",
+    "data.max_examples",
+    "data.validation_examples",
+    "data.folds",
+    "data.fold",
+}
 BOOLS = {"true": True, "false": False}
 
 
@@ -28,12 +38,11 @@ class Range:
 SearchSpace = dict[str, Range | tuple[Any, ...]]
 
 
-def parse(words: Sequence[str], config: ExperimentConfig) -> SearchSpace:
+def parse(words: Sequence[str]) -> SearchSpace:
     """What each word says of its field.
 
     Args:
         words: in one of FORMS each.
-        config: what stays where nothing is searched.
 
     Raises:
         InputError: no word, another form, no such field, one field twice, or a value that the field does not take.
@@ -46,7 +55,10 @@ def parse(words: Sequence[str], config: ExperimentConfig) -> SearchSpace:
         settings.check_field(name, where="--search")
         if name in space:
             raise InputError(f"{name} came twice", where="--search", got=word)
-        default = dict(settings.fields(config))[name]
+        if name in INCOMPARABLE or name.startswith("export."):
+            expected = "a field of which each value gives a model to be measured in the same way"
+            raise InputError(f"{name} cannot be searched", where="--search", expected=expected, got=word)
+        default = dict(settings.fields(ExperimentConfig()))[name]
         is_range = ".." in values and type(default) in (int, float)
         space[name] = _range(word, values, default) if is_range else _choices(word, values, default)
         ends = (space[name].low, space[name].high) if isinstance(space[name], Range) else space[name]

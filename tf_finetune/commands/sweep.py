@@ -1,15 +1,13 @@
 """`tf-finetune sweep`: which values of some config fields do best in validation, one run a trial (Optuna)."""
 
-import contextlib
 import importlib.util
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tf_finetune import json_files, runtime, settings
 from tf_finetune.bert.architecture import BertArchitecture
-from tf_finetune.commands import search_space
+from tf_finetune.commands import search_space, several_runs
 from tf_finetune.commands.search_space import Range, SearchSpace
 from tf_finetune.commands.train import train
 from tf_finetune.config import ExperimentConfig, ProblemType
@@ -20,7 +18,9 @@ from tf_finetune.workdir import Workdir, remove_folder
 if TYPE_CHECKING:
     import optuna
 
-PLAN, STUDY, RESULT = "plan.json", "study.db", "sweep.json"
+STUDY, RESULT, FAILED, SCORE = "study.db", "sweep.json", "failed.json", "score.json"
+# Failures in a row after which it is hardly the values.
+MOST_FAILURES = 3
 
 
 def sweep(
@@ -44,39 +44,36 @@ def sweep(
 
     Raises:
         InputError: no such field or value, another sweep in the folder, or the first trial cannot be trained.
+        RunError: three trials in a row failed; the same call tries others.
         Interrupted: as `train` does.
     """
-    space = search_space.parse(search, settings.validated(config))
+    space = search_space.parse(search)
+    several_runs.check(settings.validated(config))
     if trials < 1:
         raise InputError("no trials", where="--trials", expected="1 or more", got=trials)
     if importlib.util.find_spec("optuna") is None:
         raise InputError("a sweep needs optuna, not installed here", where="sweep", expected="pip install optuna")
-    root = Workdir(workdir)
-    if root.config.exists():
-        raise InputError("the folder holds a run", where=root.path, expected="a folder for the runs of a sweep")
-    with root.locked():
-        _keep_plan(root.path, config, search)
-        study = _study(root.path, seed=config.runtime.seed)
-        for number, values in _to_be_run(study, space, trials, config):
-            print(f"trial {number + 1} of {trials}: {_in_words(values)}", flush=True)
-            _run(study, number, settings.with_values(config, values), root.path, is_process=is_process)
-            _forget(study, root.path)
-        rows = _ranked(study, root.path, space, config)
-        json_files.write(root.path / RESULT, rows)
-    _print_table(rows, list(space))
-    print(f"the trials are runs in {root.path / 'trials'}; the best one has its checkpoints still", flush=True)
-    return rows
-
-
-def _keep_plan(folder: Path, config: ExperimentConfig, search: Sequence[str]) -> None:
-    """Writes down what is searched, or compares it with what is there."""
     plan = {"config": settings.to_dict(config), "search": list(search)}
-    if (folder / PLAN).exists():
-        if json_files.read_object(folder / PLAN) != plan:
-            expected = "the config and --search that it began with, or another --workdir"
-            raise InputError("the folder holds another sweep", where=folder, expected=expected)
-        return
-    json_files.write(folder / PLAN, plan)
+    with several_runs.at_work(Workdir(workdir), plan, is_process=is_process) as root:
+        study = _study(root.path, seed=config.runtime.seed)
+        failures = 0
+        for number, values in _to_be_run(study, space, trials):
+            print(f"trial {number:04d} of {trials}: {_in_words(values)}", flush=True)
+            try:
+                is_good = _run(study, number, settings.with_values(config, values), root.path, is_process=is_process)
+            except InputError:  # of the first trial, and so most likely of all
+                (root.path / STUDY).unlink()
+                several_runs.forget_plan(root)
+                raise
+            failures = 0 if is_good else failures + 1
+            if failures == MOST_FAILURES:
+                raise RunError(f"{failures} trials in a row failed, the last one in {_run_of(number, root.path).path}")
+            _forget_checkpoints(study, root.path, space)
+        rows = _ranked(study, root.path, space)
+        json_files.write(root.path / RESULT, rows)
+    _print_table(rows, list(space), config.train.best_metric)
+    print(f"trials are runs, in {root.path / 'trials'}; the first of the table has its checkpoints still", flush=True)
+    return rows
 
 
 def _study(folder: Path, *, seed: int) -> "optuna.Study":
@@ -91,23 +88,21 @@ def _study(folder: Path, *, seed: int) -> "optuna.Study":
     return study
 
 
-def _to_be_run(
-    study: "optuna.Study", space: SearchSpace, trials: int, config: ExperimentConfig
-) -> Iterator[tuple[int, dict[str, Any]]]:
+def _to_be_run(study: "optuna.Study", space: SearchSpace, trials: int) -> Iterator[tuple[int, dict[str, Any]]]:
     """Numbers and values of trials: those that were interrupted, then new ones up to the number of trials."""
     import optuna
 
-    before = dict(settings.fields(config))
+    fields = dict(settings.fields(ExperimentConfig()))
 
     def typed(values: dict[str, Any]) -> dict[str, Any]:
-        return {name: search_space.typed(value, before[name]) for name, value in values.items()}
+        return {name: search_space.typed(value, fields[name]) for name, value in values.items()}
 
     for trial in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
         if trial.params.keys() == space.keys():
             yield trial.number, typed(trial.params)
         else:  # killed while its values were chosen
             study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-    wanted = {name: _distribution(values, before[name]) for name, values in space.items()}
+    wanted = {name: _distribution(values, fields[name]) for name, values in space.items()}
     while sum(trial.params.keys() == space.keys() for trial in study.trials) < trials:
         trial = study.ask(wanted)
         yield trial.number, typed(trial.params)
@@ -122,71 +117,78 @@ def _distribution(values: Range | tuple[Any, ...], default: Any):
     return kind(values.low, values.high, log=values.log)
 
 
-def _run(study: "optuna.Study", number: int, config: ExperimentConfig, root: Path, *, is_process: bool) -> None:
-    """Trains a trial, and tells the study how good it is; or that it could not be trained, and why."""
-    import keras
+def _run(study: "optuna.Study", number: int, config: ExperimentConfig, root: Path, *, is_process: bool) -> bool:
+    """Trains a trial, and tells the study how good it is; or that it could not be trained, and why.
+
+    Raises:
+        InputError: the first trial could not be.
+    """
     import optuna
 
     run = _run_of(number, root)
     try:
         best = train(config, run.path, is_process=is_process)
     except (InputError, RunError) as error:
-        if isinstance(error, InputError) and not number:  # most likely of all of them
+        if isinstance(error, InputError) and not number:
             raise
-        runtime.warn(f"trial {number + 1} failed: {error}")
+        runtime.warn(f"trial {number:04d} failed: {error}")
         run.path.mkdir(parents=True, exist_ok=True)
-        json_files.write(run.path / "failed.json", {"error": str(error)})
+        json_files.write(run.path / FAILED, {"error": str(error)})
         study.tell(number, state=optuna.trial.TrialState.FAIL)
-    else:
-        study.tell(number, _score(run, config, best)[0])
-    keras.backend.clear_session()
-
-
-def _score(run: Workdir, config: ExperimentConfig, best: dict[str, Any]) -> tuple[float, float]:
+        return False
     kind = ProblemType(BertArchitecture.from_folder(run.checkpoints / best["checkpoint"]).resolved_problem_type)
-    return score(best["validation"], kind, config.train.best_metric)
+    value = score(best["validation"], kind, config.train.best_metric)[0]
+    json_files.write(run.path / SCORE, {"score": value, "validation": best["validation"]})
+    study.tell(number, value)
+    several_runs.forget_models()
+    return True
 
 
 def _run_of(number: int, root: Path) -> Workdir:
     return Workdir(root / "trials" / f"{number:04d}")
 
 
-def _forget(study: "optuna.Study", root: Path) -> None:
-    """Removes the checkpoints of all trials that were told, but for the best one's."""
-    with contextlib.suppress(ValueError):  # none is good yet
-        best = study.best_trial.number
-        for trial in study.trials:
-            folder = _run_of(trial.number, root).checkpoints
-            if trial.state.is_finished() and trial.number != best and folder.exists():
-                remove_folder(folder)
+def _forget_checkpoints(study: "optuna.Study", root: Path, space: SearchSpace) -> None:
+    """Removes the checkpoints of all trials but the best one's."""
+    best, *others = _ranked(study, root, space)
+    for row in others if "score" in best else ():
+        if (folder := _run_of(row["trial"], root).checkpoints).exists():
+            remove_folder(folder)
 
 
-def _ranked(study: "optuna.Study", root: Path, space: SearchSpace, config: ExperimentConfig) -> list[dict[str, Any]]:
+def _ranked(study: "optuna.Study", root: Path, space: SearchSpace) -> list[dict[str, Any]]:
+    """Those that were told, the best first: the lower loss among equals; those that failed last."""
     good, failed = [], []
     for trial in study.trials:
-        if trial.params.keys() != space.keys():
+        if trial.params.keys() != space.keys() or not trial.state.is_finished():
             continue
         run, row = _run_of(trial.number, root), {"trial": trial.number, "values": trial.params}
         if trial.value is None:
-            failed.append(row | json_files.read_object(run.path / "failed.json"))
+            failed.append(row | json_files.read_object(run.path / FAILED))
         else:
-            validation = json.loads(run.best.read_text(encoding="utf-8"))["validation"]
-            good.append(row | {"score": trial.value, "validation": validation})
+            good.append(row | json_files.read_object(run.path / SCORE))
     return sorted(good, key=lambda row: (-row["score"], row["validation"]["loss"])) + failed
 
 
 def _in_words(values: dict[str, Any]) -> str:
-    return ", ".join(f"{name}={settings.plain(value)}" for name, value in values.items())
+    return ", ".join(f"{name}={_short(settings.plain(value))}" for name, value in values.items())
 
 
-def _print_table(rows: list[dict[str, Any]], names: list[str]) -> None:
+def _print_table(rows: list[dict[str, Any]], names: list[str], best_metric: str) -> None:
     width = [max(len(name), 12) + 2 for name in names]
-    print("rank  trial  " + "validation".ljust(34) + "".join(n.rjust(w) for n, w in zip(names, width, strict=True)))
+    print("rank  trial  " + "validation".ljust(36) + "".join(n.rjust(w) for n, w in zip(names, width, strict=True)))
     for rank, row in enumerate(rows, start=1):
-        good = "validation" in row
-        said = f"{headline(row['validation'])}  loss {row['validation']['loss']:.4f}" if good else "failed"
         shown = "".join(_short(row["values"][n]).rjust(w) for n, w in zip(names, width, strict=True))
-        print(f"{rank if good else '-':>4}  {row['trial'] + 1:>5}  {said:<34}{shown}")
+        place = f"{rank:>4}" if "score" in row else "   -"
+        print(f"{place}   {row['trial']:04d}  {_validation(row, best_metric):<36}{shown}")
+
+
+def _validation(row: dict[str, Any], best_metric: str) -> str:
+    if "score" not in row:
+        return "failed"
+    numbers = row["validation"]
+    first = f"{best_metric} {numbers.get(best_metric, float('nan')):.4f}" if best_metric else headline(numbers)
+    return first if best_metric == "loss" else f"{first}  loss {numbers['loss']:.4f}"
 
 
 def _short(value: Any) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tf_finetune import runtime, settings
-from tf_finetune.commands import resume
+from tf_finetune.commands import continual, resume
 from tf_finetune.commands.inputs import gather
 from tf_finetune.config import ExperimentConfig
 from tf_finetune.evaluation.metrics import headline
@@ -41,6 +41,7 @@ def train(
     with stops.watched(), run.locked():
         run.check_ours()
         run.remove_leftovers()
+        continual.refuse_own_folder(config.model.checkpoint, run)
         earlier = None if restart else resume.earlier_run(config, run)
         if earlier and resume.is_over(earlier.state, earlier.config):
             return _finished(run, earlier)

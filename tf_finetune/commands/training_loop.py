@@ -121,7 +121,7 @@ class TrainingLoop:
         )
         callbacks = [RestoreMetrics(self.metrics), metrics, progress, Pause(self._is_due)]
         options = {"initial_epoch": state.epoch, "epochs": state.epoch + 1, "shuffle": False, "verbose": 0}
-        with batch_memory.answered(lambda: _no_room(self.config, order, progress.batch)):
+        with batch_memory.answered(lambda: no_room(self.config, order, progress.batch)):
             model.fit(dataset, **options, callbacks=callbacks)
         done = progress.batch + 1 - state.batch
         self.state = dataclasses.replace(state, batch=state.batch + done, step=state.step + done, validation={})
@@ -137,11 +137,10 @@ class TrainingLoop:
         return bool(self.stops.asked_by or by_steps or by_time)
 
     def _warn_of_loss(self, numbers: dict[str, float]) -> None:
-        train = self.tokenized["train"]
+        train, smoothing = self.tokenized["train"], self.config.train.label_smoothing
         if "loss" in numbers:
-            runtime.advise(
-                advice.of_loss(numbers["loss"], advice.chance_loss(train.labels, train.weights), self.state.epoch)
-            )
+            chance = advice.chance_loss(train.labels, train.weights, label_smoothing=smoothing)
+            runtime.advise(advice.of_loss(numbers["loss"], chance, self.state.epoch))
 
     def _validate(self, order: BatchOrder) -> None:
         began = time.perf_counter()
@@ -254,6 +253,7 @@ def _work(order: BatchOrder, lengths: np.ndarray, architecture: BertArchitecture
     )
 
 
-def _no_room(config: ExperimentConfig, order: BatchOrder, batch: int) -> str:
+def no_room(config: ExperimentConfig, order: BatchOrder, batch: int) -> str:
+    """The words for a batch of an epoch that there was too little memory for."""
     texts, length = np.diff(order.starts)[batch], order.widths[batch]
     return batch_memory.in_training(config, int(texts), int(length))

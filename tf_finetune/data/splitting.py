@@ -114,7 +114,8 @@ def with_fold(
 ) -> dict[str, Part]:
     """The same splits, but that the test split is one fold of train, and train all the others.
 
-    Rows of the same text are in the same fold. Classes are shared out alike; labels that are no classes are not.
+    Rows of the same text are in the same fold. Classes are shared out alike (of a text with several, the first one
+    counts); labels that are no classes are not.
 
     Args:
         parts: by split.
@@ -125,23 +126,27 @@ def with_fold(
         seed: shuffles the texts.
 
     Raises:
-        InputError: no train split, or fewer texts than folds.
+        InputError: no train split, or fewer texts than folds, in all or of every class.
     """
     from sklearn import model_selection
 
     if "train" not in parts:
         raise InputError("no folds without a train split", where=source, got=", ".join(parts))
     train, field = parts["train"], "data.folds"
-    texts, labels = train.rows.hashes[train.indices], labels_of(train)
-    if (distinct := len(np.unique(texts))) < folds:
-        raise InputError("more folds than texts", where=field, expected=f"at most {distinct}", got=folds)
+    texts, first, text_of_row = np.unique(train.rows.hashes[train.indices], return_index=True, return_inverse=True)
+    if len(texts) < folds:
+        raise InputError("more folds than texts", where=field, expected=f"at most {len(texts)}", got=folds)
+    labels = labels_of(train)[first]
     is_class = labels.ndim == 1 and labels.dtype.kind == "i"
-    splitter = model_selection.StratifiedGroupKFold if is_class else model_selection.GroupKFold
-    shared_out = splitter(folds, shuffle=True, random_state=seed).split(texts, labels if is_class else None, texts)
+    splitter = model_selection.StratifiedKFold if is_class else model_selection.KFold
+    if is_class and (most := np.bincount(labels).max()) < folds:
+        raise InputError("more folds than texts of any class", where=field, expected=f"at most {most}", got=folds)
     with warnings.catch_warnings():  # of classes with fewer texts than folds, which some folds then lack
         warnings.simplefilter("ignore")
-        others, held = next(itertools.islice(shared_out, fold, None))
-    return {**parts, "train": train.take(others), "test": train.take(held)}
+        shared_out = splitter(folds, shuffle=True, random_state=seed).split(texts, labels if is_class else None)
+        _, held = next(itertools.islice(shared_out, fold, None))
+    is_held = np.isin(text_of_row, held)
+    return {**parts, "train": train.take(~is_held), "test": train.take(is_held)}
 
 
 def lowest(hashes: np.ndarray, number: int) -> np.ndarray:

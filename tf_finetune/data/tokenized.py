@@ -77,9 +77,11 @@ class TokenizedExamples:
             InputError: single texts and pairs, or labels of different kinds.
         """
         if (self.first_lengths is None) != (others.first_lengths is None):
-            raise InputError("single texts and pairs of texts do not mix", where="data.text_pair_column")
+            expected, got = ("pairs" if one.first_lengths is not None else "single texts" for one in (self, others))
+            raise InputError("single texts and pairs do not mix", where="data.replay", expected=expected, got=got)
         if self.labels.dtype != others.labels.dtype or self.labels.shape[1:] != others.labels.shape[1:]:
-            raise InputError("labels of different kinds do not mix", where="model.problem_type")
+            expected, got = (f"{one.labels.dtype} {one.labels.shape[1:]}" for one in (self, others))
+            raise InputError("labels of two kinds do not mix", where="data.replay", expected=expected, got=got)
         both = self, others
         weights = [np.ones(len(one), np.float32) if one.weights is None else one.weights for one in both]
         lengths = np.concatenate([one.lengths for one in both])

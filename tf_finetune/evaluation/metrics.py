@@ -1,5 +1,6 @@
 """Numbers that say how good a classifier is, by the kind of its labels."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,13 @@ from tf_finetune.config import ProblemType
 # A class of several is answered where its probability is at least this.
 THRESHOLD = 0.5
 LOWER_IS_BETTER = {"loss", "mean_absolute_error"}
+_OF_CLASSES = ("accuracy", "f1", "loss", "precision", "recall", "roc_auc")
+# What a model can be the best by.
+SCORES = {
+    ProblemType.SINGLE_LABEL_CLASSIFICATION: _OF_CLASSES,
+    ProblemType.MULTI_LABEL_CLASSIFICATION: (*_OF_CLASSES, "f1_macro"),
+    ProblemType.REGRESSION: ("loss", "mean_absolute_error", "pearson", "spearman"),
+}
 
 
 def metrics_of(logits: np.ndarray, labels: np.ndarray, problem_type: ProblemType) -> dict[str, Any]:
@@ -27,11 +35,12 @@ def score(metrics: Mapping[str, Any], problem_type: ProblemType, by: str = "") -
     Args:
         metrics: of a validation.
         problem_type: of the labels.
-        by: the name of one of them; "" means accuracy, F1 (multi-label) or the negative mean squared error
-            (regression), and among equals the lower loss.
+        by: the name of one of SCORES, of which a missing one is the worst; "" means accuracy, F1 (multi-label) or the
+            negative mean squared error (regression), and among equals the lower loss.
     """
     if by:
-        return (-metrics[by] if by in LOWER_IS_BETTER else metrics[by]), -metrics["loss"]
+        value = metrics.get(by)  # none where it does not exist for these answers
+        return (-math.inf if value is None else -value if by in LOWER_IS_BETTER else value), -metrics["loss"]
     if problem_type is ProblemType.REGRESSION:
         return -metrics["loss"], 0.0
     return metrics["f1" if problem_type is ProblemType.MULTI_LABEL_CLASSIFICATION else "accuracy"], -metrics["loss"]

@@ -3,12 +3,13 @@
 import numpy as np
 
 # Where fine-tuning BERT works: Devlin et al. (2019) use 2e-5 to 5e-5; small models and heads alone take some more.
-LEARNING_RATES = (1e-6, 5e-4)
+# LoRA's factors take ten times as much (Hu et al. 2021 use 2e-4 to 5e-4 with an alpha of the rank and more).
+LEARNING_RATES, LORA_LEARNING_RATES = (1e-6, 5e-4), (1e-5, 5e-3)
 MOST = 0.5
 
 
-def of_learning_rate(learning_rate: float) -> str | None:
-    lowest, highest = LEARNING_RATES
+def of_learning_rate(learning_rate: float, *, lora: bool = False) -> str | None:
+    lowest, highest = LORA_LEARNING_RATES if lora else LEARNING_RATES
     if lowest <= learning_rate <= highest:
         return None
     return (
@@ -49,21 +50,23 @@ def of_loss(loss: float, chance: float, epoch: int) -> str | None:
     )
 
 
-def chance_loss(labels: np.ndarray, weights: np.ndarray | None) -> float:
+def chance_loss(labels: np.ndarray, weights: np.ndarray | None, *, label_smoothing: float = 0.0) -> float:
     """The cross-entropy of who answers every text with the shares of the labels; of numbers, their variance.
 
     Args:
         labels: int [examples] classes, float [examples] numbers, or float [examples, num_labels] of 0 and 1.
         weights: float [examples]; None means all the same.
+        label_smoothing: of the labels that the loss is of.
     """
     shares = np.ones(len(labels)) if weights is None else weights.astype(np.float64)
     shares = shares / shares.sum()
     if labels.ndim == 2:
-        each = shares @ labels
+        each = (1 - label_smoothing) * (shares @ labels) + label_smoothing / 2
         return float(np.mean(_entropy(each) + _entropy(1 - each)))
     if labels.dtype.kind == "f":
         return float(shares @ np.square(labels - shares @ labels))
-    return float(_entropy(np.bincount(labels, weights=shares)).sum())
+    of_classes = np.bincount(labels, weights=shares)
+    return float(_entropy((1 - label_smoothing) * of_classes + label_smoothing / len(of_classes)).sum())
 
 
 def _entropy(shares: np.ndarray) -> np.ndarray:

@@ -144,14 +144,15 @@ class AdamWeightDecay(keras.optimizers.AdamW):
         self._norm = None  # of the gradients at hand, where it is known already
 
     def build(self, variables):
-        if not self.built and self.skip_nonfinite_steps:
+        if self.built:
+            return
+        if self.skip_nonfinite_steps:
             if _has_strategy():
                 raise ValueError("`skip_nonfinite_steps` goes with one device. Received: a tf.distribute strategy")
             self.skipped_steps = self.add_variable((), dtype="int32", name="skipped_steps")
             self.skipped_in_a_row = self.add_variable((), dtype="int32", name="skipped_in_a_row")
-        if not self.built:
-            excluded = [v for v in variables if any(re.search(p, v.path) for p in self.excluded_patterns)]
-            self.exclude_from_weight_decay(var_list=excluded)
+        excluded = [v for v in variables if any(re.search(p, v.path) for p in self.excluded_patterns)]
+        self.exclude_from_weight_decay(var_list=excluded)
         super().build(variables)
         self._factors = [self._factor_of(variable.path) for variable in variables]
         if self.use_ema:  # Keras begins at the first step, which may be passed over
@@ -223,9 +224,10 @@ class AdamWeightDecay(keras.optimizers.AdamW):
         strategy = keras.backend.backend() == "tensorflow" and _has_strategy()
         if self.weight_decay is None or not self.weight_decay or strategy:
             return super()._apply_weight_decay(variables)
+        decay = self.learning_rate * self.weight_decay
         for variable in filter(self._use_weight_decay, variables):
             # One pass, where the parent's three products and a subtraction make four.
-            variable.assign(variable * (1 - self.learning_rate * self._factor(variable) * self.weight_decay))
+            variable.assign(variable * (1 - decay * self._factor(variable)))
 
     def _factor(self, variable) -> float:
         return self._factors[self._get_variable_index(variable)]
