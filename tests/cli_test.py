@@ -41,7 +41,10 @@ MINE = [*TRAIN, "--config=my_data:mine.csv"]
             ["predict", "--workdir=run", "--config=reviews_minilm", "--input=no.txt"],
             "no such file, in --input, .* no.txt",
         ),
-        ([], "no command, expected tf-finetune followed by train or evaluate or predict or export or verify"),
+        (
+            [],
+            "no command, expected tf-finetune followed by train or find-learning-rate or cross-validate or sweep or evaluate or",
+        ),
         (["trian"], "no such command, expected one of train, .*; the nearest is train, got trian"),
         (["train"], "no working directory, expected --workdir=DIR"),
         (TRAIN, "nothing to train, expected --config=NAME_OR_FILE"),

@@ -7,8 +7,10 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
+from in_process import tf_finetune
 
 from tf_finetune.serving.server_files import MODELS
 from tf_finetune.serving.server_readme import IMAGE
@@ -60,11 +62,9 @@ def run(command, folder):
         short = SHORT_TUTORIAL if "--config=imdb_tutorial" in words else SHORT
         words += [word for word in short if word.split("=")[0] not in given]
     words += SHORT_EXPORT if words[0] == "export" else ()
-    result = subprocess.run(
-        [sys.executable, "-m", "tf_finetune", *words], cwd=folder, capture_output=True, text=True,
-        input=(folder / stdin).read_text(encoding="utf-8") if stdin else None,
-        env=os.environ | {"HF_TOKEN": "hf_a_token"},
-    )  # fmt: skip
+    given = (folder / stdin).read_text(encoding="utf-8") if stdin else ""
+    with mock.patch.dict(os.environ, {"HF_TOKEN": "hf_a_token"}):
+        result = tf_finetune(*words, stdin=given, cwd=folder)
     assert result.returncode == 0, result.stderr
     return result.stdout
 

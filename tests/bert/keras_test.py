@@ -192,45 +192,6 @@ class TestGradientCheckpointing:
         model.gradient_checkpointing_disable()
         assert not model.bert.gradient_checkpointing
 
-    @pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is read from /proc")
-    def test_it_needs_less_memory(self):
-        kept, computed_again = (peak_of_a_step(checkpointing) for checkpointing in (False, True))
-        assert computed_again < kept / 2
-
-
-# One step of twelve layers on 32 texts of 512 tokens; prints by how many MiB the process grew.
-STEP = """
-import sys
-import keras, numpy as np
-from tf_finetune import TFBertForSequenceClassification, create_optimizer
-from tf_finetune.bert.architecture import BertArchitecture
-
-def resident(field):
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith(field + ":")) / 1024
-
-model = TFBertForSequenceClassification(BertArchitecture(
-    vocab_size=50, hidden_size=64, num_hidden_layers=12, num_attention_heads=4, intermediate_size=128))
-model.build()
-if sys.argv[1] == "True":
-    model.gradient_checkpointing_enable()
-model.compile("sgd", model.default_loss(), jit_compile=False)
-def fit(length):
-    model.fit(np.ones((32, length), "int32"), np.zeros(32, "int32"), batch_size=32, verbose=0)
-fit(2)
-with open("/proc/self/clear_refs", "w") as file:
-    file.write("5")
-before = resident("VmRSS")
-fit(512)
-print(resident("VmHWM") - before)
-"""
-
-
-def peak_of_a_step(checkpointing):
-    result = subprocess.run([sys.executable, "-c", STEP, str(checkpointing)], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    return float(result.stdout.splitlines()[-1])
-
 
 @pytest.mark.parametrize("change", [lambda m: m.enable_lora(2), lambda m: m.gradient_checkpointing_enable()])
 def test_what_changes_training_asks_for_compile(model, inputs, change):

@@ -57,9 +57,8 @@ def test_the_reference_is_worth_comparing_with(uninterrupted, reference):
 
 VARIANTS = {
     "plain": {},
-    "early_stopping": {"early_stopping_patience": 1},
+    "early_stopping": {"early_stopping_patience": 1, "checkpoint_every_steps": 2, "keep_checkpoints": 1},
     "validation_in_mid_epoch": {"validate_every_steps": 4, "early_stopping_patience": 4},
-    "checkpoints_by_steps": {"checkpoint_every_steps": 2, "keep_checkpoints": 1},
     "recipe": {
         "label_smoothing": 0.1, "accumulation_steps": 3, "best_metric": "loss",
         "model.freeze_embeddings": True, "model.reinit_layers": 1,
@@ -126,14 +125,17 @@ ROWS = {
     "pairs": lambda i, random: {"label": f"{i % 2}", "other": "plot film", "weight": 1.0 + i % 3},
 }
 WAYS = {
-    "numbers": {"rows": "numbers", "model.problem_type": ProblemType.REGRESSION},
-    "several_labels": {"rows": "several_labels"},
-    "pairs_with_weights": {"rows": "pairs", "data.text_pair_column": "other", "data.weight_column": "weight"},
-    "class_weights": {"train.class_weights": ClassWeights.BALANCED},
-    "few_shapes": {"train.num_shapes": 2, "train.gradient_checkpointing": True},
-    "a_budget_of_tokens": {"train.batch_tokens": 300},
+    "numbers_in_few_shapes": {
+        "rows": "numbers", "model.problem_type": ProblemType.REGRESSION,
+        "train.num_shapes": 2, "train.gradient_checkpointing": True,
+    },
+    "several_labels_by_tokens": {"rows": "several_labels", "train.batch_tokens": 300},
+    "pairs_with_weights": {
+        "rows": "pairs", "data.text_pair_column": "other", "data.weight_column": "weight",
+        "train.class_weights": ClassWeights.BALANCED,
+    },
     "a_budget_that_is_found": {"train.batch_tokens": 0},
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import random
 import shutil
 import signal
@@ -14,6 +13,7 @@ import faults
 import numpy as np
 import pytest
 import sabotage
+from in_process import tf_finetune
 
 from tf_finetune import cli
 from tf_finetune.commands.restore import temperature_of
@@ -28,12 +28,10 @@ PHRASES = {
 TEXTS = ["the invoice shows a wrong payment", "it crashes with a black screen", "what a great and happy team"]
 
 
-def tf_finetune(*arguments, stdin=None, **environment):
+def as_a_process(*arguments):
     """Runs the command line as a user does; returns the finished process."""
     command = [sys.executable, "-m", "tf_finetune", *map(str, arguments)]
-    return subprocess.run(
-        command, input=stdin, capture_output=True, text=True, encoding="utf-8", env=os.environ | environment
-    )
+    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
 
 
 def best_checkpoint(workdir):
@@ -69,7 +67,7 @@ def columns():
 @pytest.fixture(scope="module")
 def trained(table, columns, packaged_checkpoint, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run") / "workdir"
-    result = tf_finetune(
+    result = as_a_process(
         "train", f"--config=my_data:{table}", f"--workdir={workdir}", *columns,
         "--config.train.epochs=2", "--config.train.batch_size=16", "--config.train.log_every_steps=5",
     )  # fmt: skip
@@ -80,7 +78,7 @@ def trained(table, columns, packaged_checkpoint, tmp_path_factory):
 @pytest.fixture(scope="module")
 def exported(trained):
     workdir, _ = trained
-    result = tf_finetune("export", f"--workdir={workdir}")
+    result = as_a_process("export", f"--workdir={workdir}")
     assert result.returncode == 0, result.stderr
     return workdir, result
 
@@ -250,7 +248,7 @@ class TestAnExportAlone:
         return json_lines(tf_finetune("predict", f"--workdir={exported[0]}", *TEXTS, "").stdout)
 
     def test_it_predicts_what_the_workdir_does(self, copied, expected):
-        result = tf_finetune("predict", f"--saved_model={copied.parent}", *TEXTS, "")
+        result = as_a_process("predict", f"--saved_model={copied.parent}", *TEXTS, "")
         assert (result.returncode, result.stderr) == (0, "")
         for answer, wanted in zip(json_lines(result.stdout), expected, strict=True):
             assert list(answer) == list(wanted)

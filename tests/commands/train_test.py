@@ -138,8 +138,8 @@ def test_a_loss_that_is_no_number_stops_the_run(config, tmp_path):
     assert "NaN" not in (tmp_path / "run" / "metrics.jsonl").read_text()
 
 
-@pytest.mark.parametrize("truncation", Truncation)
-def test_every_truncation_trains_exports_and_verifies(config, tmp_path, truncation):
+@pytest.mark.parametrize("truncation", [Truncation.TAIL, Truncation.HEAD_TAIL])
+def test_other_truncations_train_export_and_verify(config, tmp_path, truncation):
     config.data.truncation = truncation
     config.data.max_length = 12
     config.export.verify = False  # it is below
@@ -147,13 +147,12 @@ def test_every_truncation_trains_exports_and_verifies(config, tmp_path, truncati
     export(tmp_path / "run")
     assert all(check.kept is not False for check in verify(tmp_path / "run"))
     long_text = "good " + "the film was so " * 10 + "dull"
-    [answer], [head], [tail] = (
-        list(predict(tmp_path / "run", [text]))
-        for text in (long_text, "good the film was so the film was so the", "so the film was so the film was so dull")
-    )
-    same = {Truncation.HEAD: head, Truncation.TAIL: tail}.get(truncation)
-    if same:
-        assert answer["score"] == pytest.approx(same["score"], abs=1e-5)
+    same = {
+        Truncation.TAIL: "so the film was so the film was so dull",
+        Truncation.HEAD_TAIL: "good the was so the film was so dull",
+    }[truncation]
+    answer, expected = predict(tmp_path / "run", [long_text, same])
+    assert answer["score"] == pytest.approx(expected["score"], abs=1e-5)
 
 
 def test_answers_come_in_the_order_of_the_texts(config, tmp_path):

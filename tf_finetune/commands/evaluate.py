@@ -141,12 +141,12 @@ def print_table(results: dict[str, dict[str, Any]], classifier: "Classifier") ->
         print(f"precision, recall, f1: {meaning}")
     for split, numbers in results.items():
         if problem_type is ProblemType.MULTI_LABEL_CLASSIFICATION:
-            _print_counts(split, numbers["confusion_matrix"], label_names)
+            _print_counts(split, numbers["confusion_matrix"], numbers["labels"])
         else:
-            _print_confusion_matrix(split, numbers["confusion_matrix"], label_names)
+            _print_confusion_matrix(split, numbers["confusion_matrix"], numbers["labels"])
 
 
-def _print_confusion_matrix(split: str, matrix: list[list[int]], label_names: tuple[str, ...]) -> None:
+def _print_confusion_matrix(split: str, matrix: list[list[int]], label_names: list[str]) -> None:
     print(f"confusion matrix, {split} (rows: true, columns: predicted)")
     width = max(8, *(len(name) + 2 for name in label_names))
     print(" " * width + "".join(name.rjust(width) for name in label_names))
@@ -154,7 +154,7 @@ def _print_confusion_matrix(split: str, matrix: list[list[int]], label_names: tu
         print(name.rjust(width) + "".join(str(count).rjust(width) for count in counts))
 
 
-def _print_counts(split: str, matrices: list[list[list[int]]], label_names: tuple[str, ...]) -> None:
+def _print_counts(split: str, matrices: list[list[list[int]]], label_names: list[str]) -> None:
     """Of several labels a text: a line a label."""
     print(f"labels, {split}")
     width = max(8, *(len(name) + 2 for name in label_names))
