@@ -43,7 +43,7 @@ MINE = [*TRAIN, "--config=my_data:mine.csv"]
         ),
         (
             [],
-            "no command, expected tf-finetune followed by train or find-learning-rate or cross-validate or sweep or evaluate or",
+            "no command, expected tf-finetune followed by train or find-learning-rate or cross-validate or sweep or ",
         ),
         (["trian"], "no such command, expected one of train, .*; the nearest is train, got trian"),
         (["train"], "no working directory, expected --workdir=DIR"),
