@@ -205,3 +205,31 @@ class TestReport:
         subprocess.run(command, env=environment, check=True, capture_output=True)
         assert "2.00" in (tmp_path / "results.md").read_text()
         assert (tmp_path / "results.svg").stat().st_size > 1000
+
+
+class TestRecipes:
+    def test_each_is_a_config_that_can_be_trained(self):
+        from recipes import CONFIG, RECIPES, flags
+
+        from tf_finetune import cli, settings
+
+        assert len(RECIPES) > 10
+        for name, recipe in RECIPES.items():
+            argv = ["tf-finetune", "train", f"--config={CONFIG}", *flags(recipe, seed=7)]
+            values = cli._define_flags(argv)
+            values(argv)
+            config = settings.validated(values.config)
+            assert config.runtime.seed == 7
+            for field, value in recipe.items():
+                assert settings.plain(dict(settings.fields(config))[field]) == value, name
+
+    def test_a_row(self):
+        from recipes import row
+
+        plain = [
+            {"validation": {"accuracy": a, "loss": 0.3}, "seconds": s, "peak_bytes": 2**30, "trained": 22_700_000}
+            for a, s in ((0.87, 10.0), (0.88, 12.0), (0.86, None))
+        ]
+        better = [one | {"validation": {"accuracy": 0.88, "loss": 0.2}, "trained": 500_000} for one in plain[:1]]
+        assert row("plain", plain, plain) == "| plain | 87.00 | 1.00 | +0.00 | 0.3000 | 11 | 1.00 | 22.70 |"
+        assert row("lora", better, plain) == "| lora | 88.00 | - | +1.00 | 0.2000 | 10 | 1.00 | 0.50 |"
