@@ -174,7 +174,7 @@ def test_random_tiny_has_a_tokenizer_too(folder, capsys):
     [
         ([], "nothing to check, expected --config=NAME_OR_FILE, such as --config=my_data:FILE"),
         (["--config=smoke", "--workdir=run"], "check-data takes no --workdir, expected --config=NAME_OR_FILE, got run"),
-        (["--config=smoke", "--restart"], "--restart is a flag of train, got check-data"),
+        (["--config=smoke", "--restart"], "--restart is a flag of train and cross-validate, got check-data"),
         (["--config=smoke", "--json=no/where.json"], "no folder for the report, in --json, .* got no/where.json"),
         (["--config=my_data:absent.csv"], "no such data, in data.source, .* got absent.csv"),
         (["--config=my_data:clean", "--config.data.text_column=body"], "no such column, in clean/train.csv, .*'body'"),

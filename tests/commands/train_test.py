@@ -149,7 +149,7 @@ def test_other_truncations_train_export_and_verify(config, tmp_path, truncation)
     long_text = "good " + "the film was so " * 10 + "dull"
     same = {
         Truncation.TAIL: "so the film was so the film was so dull",
-        Truncation.HEAD_TAIL: "good the was so the film was so dull",
+        Truncation.HEAD_TAIL: "good the film was so the film was so dull",
     }[truncation]
     answer, expected = predict(tmp_path / "run", [long_text, same])
     assert answer["score"] == pytest.approx(expected["score"], abs=1e-5)

@@ -13,7 +13,7 @@ def accumulated_step(model: keras.Model, data, pieces: int) -> dict[str, Any]:
 
     Args:
         model: compiled and built.
-        data: inputs (a dict), labels, and weights of the examples if there are some.
+        data: inputs (a dict, or token ids alone), labels, and weights of the examples if there are some.
         pieces: how many at most; a batch of fewer examples has fewer.
     """
     import tensorflow as tf
@@ -30,7 +30,7 @@ def accumulated_step(model: keras.Model, data, pieces: int) -> dict[str, Any]:
         some_labels, some_weights = rows(labels), None if weights is None else rows(weights)
         share = tf.cast(tf.shape(some_labels)[0], tf.float32) / tf.cast(examples, tf.float32)
         with tf.GradientTape() as tape:
-            answered = model({name: rows(values) for name, values in inputs.items()}, training=True)
+            answered = model(tf.nest.map_structure(rows, inputs), training=True)
             of_piece = share * model.compute_loss(y=some_labels, y_pred=answered, sample_weight=some_weights)
             scaled = model.optimizer.scale_loss(of_piece)
         found = tape.gradient(
