@@ -66,7 +66,8 @@ def step_memory(
     kept, kept_pairs = (layers - 1) * in_block, (layers - 1) * pairs_in_block  # the last keeps little: one token a text
     if gradient_checkpointing:
         kept, kept_pairs = layers * hidden * activation_bytes, blocks_at_work * pairs_in_block
-    copies = (accumulation + averages) * num_weights(architecture) * FLOAT32
+    # The sums so far and those with a piece's gradient; the averages and what becomes of them in a step.
+    copies = 2 * (accumulation + averages) * num_weights(architecture) * FLOAT32
     embeddings = 8 * hidden * FLOAT32  # looked up and added in float32, three sparse gradients on the way back
     return StepMemory(
         fixed=_optimizer_bytes(architecture, activation_bytes) + copies + BASE,
