@@ -136,6 +136,13 @@ def test_the_metric_asked_for_ranks(config, tmp_path, made_up, capsys):
     assert "roc_auc 0.9000  loss 0.6000" in capsys.readouterr().out
 
 
+def test_a_metric_that_there_is_not_for_the_answers_fails_a_trial(config, tmp_path, made_up):
+    config.train.best_metric, made_up["0001"] = "f1", {"f1": 0.7}
+    rows = sweep(config, tmp_path / "sweep", search=SEARCH, trials=2)
+    assert [row["trial"] for row in rows] == [1, 0]
+    assert rows[1]["error"] == "no f1 of these answers"
+
+
 def test_a_budget_that_each_run_would_find_anew(config, tmp_path):
     config.train.batch_tokens = 0
     with pytest.raises(InputError, match="no common budget, in train.batch_tokens"):

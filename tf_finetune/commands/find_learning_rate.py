@@ -2,7 +2,6 @@
 
 import importlib.util
 import itertools
-import math
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +76,7 @@ def _losses(inputs) -> tuple[list[float], list[float]]:
     from tf_finetune.commands.model_setup import compile_classifier
     from tf_finetune.commands.training_loop import no_room, training_order_of
     from tf_finetune.data.pipeline import batches
+    from tf_finetune.training.callbacks import BatchLosses
     from tf_finetune.training.checkpoints import TrainingState
 
     classifier, tokenized, _ = prepared(inputs)
@@ -85,7 +85,7 @@ def _losses(inputs) -> tuple[list[float], list[float]]:
     whole_range = {"optimizer.learning_rate": HIGHEST, "optimizer.warmup_steps": 0, "optimizer.warmup_proportion": 0.0}
     chosen = settings.with_values(chosen, whole_range)
     schedule = compile_classifier(classifier, train.labels, chosen, STEPS, schedule="range_test")
-    losses = _recorder()
+    losses = BatchLosses(_has_diverged)
     orders = (training_order_of(train, chosen, epoch) for epoch in itertools.count())
     while len(losses.seen) < STEPS and not losses.is_over:
         order, before = next(orders), len(losses.seen)
@@ -97,27 +97,9 @@ def _losses(inputs) -> tuple[list[float], list[float]]:
     return [float(schedule(step)) for step in range(len(losses.seen))], losses.seen
 
 
-def _recorder():
-    import keras
-
-    class Recorder(keras.callbacks.Callback):
-        """The loss of each batch, and the end of `fit` once it diverges."""
-
-        seen: list[float] = []  # noqa: RUF012 - one recorder a call
-        is_over = False
-
-        def on_train_batch_begin(self, batch, logs=None):
-            self.model.reset_metrics()
-
-        def on_train_batch_end(self, batch, logs=None):
-            loss = float(logs["loss"])
-            if math.isfinite(loss):
-                self.seen.append(loss)
-                smoothed = smooth(self.seen)
-            if not math.isfinite(loss) or smoothed[-1] > DIVERGED * min(smoothed):
-                self.is_over = self.model.stop_training = True
-
-    return Recorder()
+def _has_diverged(losses: list[float]) -> bool:
+    smoothed = smooth(losses)
+    return smoothed[-1] > DIVERGED * min(smoothed)
 
 
 def _print_table(found: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """`tf-finetune sweep`: which values of some config fields do best in validation, one run a trial (Optuna)."""
 
 import importlib.util
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,25 +124,32 @@ def _run(study: "optuna.Study", number: int, config: ExperimentConfig, root: Pat
     Raises:
         InputError: the first trial could not be.
     """
-    import optuna
-
     run = _run_of(number, root)
     try:
         best = train(config, run.path, is_process=is_process)
     except (InputError, RunError) as error:
         if isinstance(error, InputError) and not number:
             raise
-        runtime.warn(f"trial {number:04d} failed: {error}")
-        run.path.mkdir(parents=True, exist_ok=True)
-        json_files.write(run.path / FAILED, {"error": str(error)})
-        study.tell(number, state=optuna.trial.TrialState.FAIL)
-        return False
+        return _failed(study, number, run, str(error))
+    several_runs.forget_models()
     kind = ProblemType(BertArchitecture.from_folder(run.checkpoints / best["checkpoint"]).resolved_problem_type)
     value = score(best["validation"], kind, config.train.best_metric)[0]
+    if not math.isfinite(value):  # of answers that are all the same there is no correlation, for one
+        return _failed(study, number, run, f"no {config.train.best_metric} of these answers")
     json_files.write(run.path / SCORE, {"score": value, "validation": best["validation"]})
     study.tell(number, value)
-    several_runs.forget_models()
     return True
+
+
+def _failed(study: "optuna.Study", number: int, run: Workdir, error: str) -> bool:
+    """Tells the study, and returns that the trial is not good."""
+    import optuna
+
+    runtime.warn(f"trial {number:04d} failed: {error}")
+    run.path.mkdir(parents=True, exist_ok=True)
+    json_files.write(run.path / FAILED, {"error": error})
+    study.tell(number, state=optuna.trial.TrialState.FAIL)
+    return False
 
 
 def _run_of(number: int, root: Path) -> Workdir:

@@ -257,3 +257,30 @@ class Progress(keras.callbacks.Callback):
             skipped_steps=skipped,
             timing={"epoch_seconds": time.perf_counter() - self.began} | cost.timing,
         )
+
+
+class BatchLosses(keras.callbacks.Callback):
+    """The loss of each batch by itself, through several `fit`s.
+
+    Args:
+        is_over: asked of the losses so far after each batch; it ends `fit`, as a loss that is not finite does.
+
+    Attributes:
+        seen: the losses, all finite.
+        is_over: whether `fit` was ended.
+    """
+
+    def __init__(self, is_over: Callable[[list[float]], bool]):
+        super().__init__()
+        self.seen: list[float] = []
+        self.is_over = False
+        self._is_over = is_over
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.model.reset_metrics()  # Keras's loss is the mean since the epoch began
+
+    def on_train_batch_end(self, batch, logs=None):
+        if is_finite := math.isfinite(logs["loss"]):
+            self.seen.append(float(logs["loss"]))
+        if not is_finite or self._is_over(self.seen):
+            self.is_over = self.model.stop_training = True
