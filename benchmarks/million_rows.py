@@ -28,7 +28,7 @@ def write_csv(path: Path, rows: int) -> None:
     from tf_finetune.readers.rows import refuse
 
     drawn = random.Random(0)
-    words = [word for row in packaged_reviews(refuse) for word in row.text.replace('"', "").replace(",", "").split()]
+    words = [word for row in packaged_reviews()(refuse) for word in row.text.replace('"', "").replace(",", "").split()]
     with path.open("w", encoding="utf-8") as file:
         file.write("text,label\n")
         for _ in range(rows):

@@ -24,7 +24,7 @@ EPOCHS = 5
 
 def main() -> None:
     tokenizer = Tokenizer(pretrained.local_checkpoint(ModelConfig().checkpoint))
-    texts = [row.text for row in packaged_reviews(refuse)]
+    texts = [row.text for row in packaged_reviews()(refuse)]
     ids = tokenizer.encode(texts, max_length=MAX_LENGTH, truncation=Truncation.HEAD)
     corpora = {
         "packaged reviews": np.array([len(one) for one in ids]),

@@ -51,7 +51,7 @@ def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 15
     batch_size = int(sys.argv[2]) if len(sys.argv) > 2 else 512
     tokenizer = Tokenizer(local_checkpoint(ModelConfig().checkpoint))
-    texts = [text for text, *_ in packaged_reviews(refuse)]
+    texts = [text for text, *_ in packaged_reviews()(refuse)]
     runs = {
         "in the graph": in_graph_run(tokenizer, texts, batch_size),
         "encode_batch": lambda: tokenizer.fast.encode_batch(texts),

@@ -42,7 +42,7 @@ def path_of(corpus: str, split: str) -> Path:
 def reviews() -> dict[str, list[tuple[str, int]]]:
     """The packaged reviews, in the splits that `train` makes: by the sha256 of the text."""
     splits: dict[str, list[tuple[str, int]]] = {"train": [], "validation": [], "test": []}
-    for row in packaged_reviews(refuse):
+    for row in packaged_reviews()(refuse):
         tenth = int(hashlib.sha256(row.text.encode("utf-8")).hexdigest(), 16) % 10
         splits[{0: "test", 1: "validation"}.get(tenth, "train")].append((row.text, LABELS.index(row.label)))
     return splits

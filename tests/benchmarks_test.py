@@ -1,3 +1,4 @@
+import itertools
 import json
 import os
 import subprocess
@@ -208,20 +209,39 @@ class TestReport:
 
 
 class TestRecipes:
-    def test_each_is_a_config_that_can_be_trained(self):
-        from recipes import CONFIG, RECIPES, flags
+    def test_each_part_is_a_config_that_can_be_trained(self):
+        from recipes import CONFIG, PARTS, flags
 
         from tf_finetune import cli, settings
 
-        assert len(RECIPES) > 10
-        for name, recipe in RECIPES.items():
-            argv = ["tf-finetune", "train", f"--config={CONFIG}", *flags(recipe, seed=7)]
+        assert len(PARTS) > 10
+        for name, part in PARTS.items():
+            argv = ["tf-finetune", "train", f"--config={CONFIG}", *flags(part, seed=7)]
             values = cli._define_flags(argv)
             values(argv)
             config = settings.validated(values.config)
             assert config.runtime.seed == 7
-            for field, value in recipe.items():
+            for field, value in part.items():
                 assert settings.plain(dict(settings.fields(config))[field]) == value, name
+
+    def test_the_screening_is_balanced(self):
+        """Any part is there in half of the recipes, and any two are together in a quarter of them."""
+        from recipes import SCREENED, design
+
+        recipes = [set(recipe.split("+")) for recipe in design()]
+        assert len(recipes) == 8
+        assert {"plain"} in recipes
+        for one, other in itertools.combinations(SCREENED, 2):
+            assert sum(one in recipe for recipe in recipes) == sum(other in recipe for recipe in recipes) == 4
+            assert sum({one, other} <= recipe for recipe in recipes) == 2
+
+    def test_the_effect_of_a_part(self):
+        from recipes import SCREENED, design, effect
+
+        worth = {"plain": 0.0} | {part: 2.0**number for number, part in enumerate(SCREENED)}
+        runs = {recipe: {"is": sum(worth[part] for part in recipe.split("+"))} for recipe in design()}
+        for part in SCREENED:
+            assert effect(part, runs, lambda one: one["is"]) == worth[part]
 
     def test_a_row(self):
         from recipes import row

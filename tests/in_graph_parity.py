@@ -162,7 +162,7 @@ def main() -> None:
     if arguments.only != "code_points" and arguments.judge is None:
         rng = random.Random(arguments.seed)
         texts = {
-            "reviews": [text.encode() for text, *_ in packaged_reviews(refuse)],
+            "reviews": [text.encode() for text, *_ in packaged_reviews()(refuse)],
             "random": [random_text(rng) for _ in range(arguments.strings)],
         }
         for kind, strings in texts.items():

@@ -81,11 +81,12 @@ class ModelConfig:
 
 @dataclasses.dataclass(slots=True)
 class DataConfig:
-    # "reviews" (the packaged movie reviews), "imdb", hub:OWNER/NAME[:CONFIG][@REVISION], tfds:NAME, or files:
-    # csv, tsv, jsonl, parquet (gzipped too), several with commas or as a glob, or a folder: either split files
+    # "reviews" and "product_reviews" (the packaged ones), "imdb", hub:OWNER/NAME[:CONFIG][@REVISION], tfds:NAME, or
+    # files: csv, tsv, jsonl, parquet (gzipped too), several with commas or as a glob, or a folder: either split files
     # (train.csv, test.csv ...) or one folder a split with one folder a class (train/pos/*.txt ...).
     source: str = "reviews"
-    # Columns of a table or of a dataset; the reviews and folders of classes have none.
+    # Columns of a table or of a dataset. Folders of classes have none; nor have the packaged reviews, but for
+    # label_column=rating: the mean of the ratings that people gave, whose sign is the label otherwise.
     text_column: str = "text"
     label_column: str = "label"
     # The second text where pairs are classified, such as a premise and its hypothesis; "" means there is none.

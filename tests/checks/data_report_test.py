@@ -274,6 +274,6 @@ def test_the_packaged_reviews():
     assert {name: split.examples for name, split in result.splits.items()} == {
         "train": 8433, "validation": 1038, "test": 1095,
     }  # fmt: skip
-    texts = {row.where: row.text for row in reviews.packaged_reviews(None)}
+    texts = {row.where: row.text for row in reviews.packaged_reviews()(None)}
     assert all("&" in texts[row.where] for row in result.findings[0].rows)
     assert {texts[row.where] for row in result.findings[1].rows} >= {"Eh.", "Obvious."}

@@ -1,5 +1,8 @@
 import films
 import pytest
+from data_fixtures import add_dataset, datasets_cache
+
+__all__ = ["add_dataset", "datasets_cache"]
 
 
 @pytest.fixture

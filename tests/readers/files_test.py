@@ -100,7 +100,7 @@ class TestSeveralFiles:
     @pytest.mark.parametrize("source", ["parts/a.csv,absent.csv", "absent*.csv", "parts/a.csv,parts", ",", ""])
     def test_nothing_there(self, source):
         got = {"parts/a.csv,absent.csv": "absent.csv", "parts/a.csv,parts": "parts", ",": "','", "": "''"}
-        expected = "no such data, in data.source, expected reviews, imdb, hub:OWNER/NAME, .*, got "
+        expected = "no such data, in data.source, expected reviews, product_reviews, imdb, hub:OWNER/NAME, .*, got "
         for function in (read, files.absolute):
             with pytest.raises(InputError) as caught:
                 function(source)

@@ -4,36 +4,61 @@ import tarfile
 import pytest
 
 from tf_finetune import packages
+from tf_finetune.config import ProblemType
 from tf_finetune.data import sources
 from tf_finetune.errors import InputError
 from tf_finetune.readers import reviews
 from tf_finetune.readers.rows import Columns
 
+RATINGS = [1.5, -0.1, 0.0] * 100
 
-def test_packaged_reviews_by_their_rule(tmp_path, monkeypatch):
-    ratings = [1.5, -0.1, 0.0] * 100
-    lines = [f"{i}\t{rating}\ttext \u2028 {i}" for i, rating in enumerate(ratings)]
+
+@pytest.fixture(params=list(reviews.FILES))
+def source(request, tmp_path, monkeypatch):
+    """Each of the sources, with texts of our own in the archive that the package carries."""
+    lines = [f"{i}\t{rating}\ttext \u2028 {i}" for i, rating in enumerate(RATINGS)]
     lines += ["900\t3\ttext \u2028 1"]  # a text that was there already, rated otherwise
-    inner = _archive({reviews.REVIEWS_FILE: "\r\n".join(lines).encode() + b"\r\n"})
+    inner = _archive({reviews.FILES[request.param]: "\r\n".join(lines).encode() + b"\r\n"})
     path = tmp_path / "vaderSentiment-2.5.tar.gz"
-    path.write_bytes(_archive({f"vaderSentiment-2.5/additional_resources/{reviews.REVIEWS_ARCHIVE}": inner}))
+    path.write_bytes(_archive({f"vaderSentiment-2.5/additional_resources/{reviews.ARCHIVE}": inner}))
     monkeypatch.setattr(packages, "fetch", lambda requirement, *, source_archive: path)
-    splits = sources.load("reviews")
+    return request.param
+
+
+def test_packaged_reviews_by_their_rule(source):
+    splits = sources.load(source)
     assert splits.label_names == ("negative", "positive")
-    found = {
-        text: label for split in splits.examples.values() for text, label in zip(split.texts, split.labels, strict=True)
-    }
-    assert found == {f"text \u2028 {i}": int(rating > 0) for i, rating in enumerate(ratings) if rating}
-    assert sum(len(split) for split in splits.examples.values()) == 200
+    assert _labels(splits) == {f"text \u2028 {i}": int(rating > 0) for i, rating in enumerate(RATINGS) if rating}
 
 
-@pytest.mark.parametrize(
-    ("column", "default"), [("text", "text"), ("label", "label"), ("text_pair", ""), ("weight", "")]
-)
+def test_the_rating_itself(source):
+    splits = sources.load(source, columns=Columns(label="rating"), problem_type=ProblemType.REGRESSION)
+    expected = {f"text \u2028 {i}": pytest.approx(rating) for i, rating in enumerate(RATINGS) if rating}
+    assert _labels(splits) == expected
+    splits = sources.load(source)  # what is kept of the one is not taken for the other
+    assert splits.label_names == ("negative", "positive")
+
+
+@pytest.mark.parametrize(("column", "default"), [("text", "text"), ("text_pair", ""), ("weight", "")])
 def test_reviews_have_no_columns_to_choose(column, default):
     expected = f"reviews has no columns to choose from, in data.{column}_column, expected '{default}', got 'body'"
     with pytest.raises(InputError, match=expected):
         sources.load("reviews", columns=Columns(**{column: "body"}))
+
+
+def test_the_label_is_one_of_two():
+    expected = (
+        r"no such column of product_reviews, in data.label_column, expected 'label' .* or 'rating' .* got 'stars'"
+    )
+    with pytest.raises(InputError, match=expected):
+        sources.load("product_reviews", columns=Columns(label="stars"))
+
+
+def _labels(splits):
+    """The label of each text of all splits, which have no text in common."""
+    found = [pair for split in splits.examples.values() for pair in zip(split.texts, split.labels.ravel(), strict=True)]
+    assert len(found) == len(dict(found))
+    return dict(found)
 
 
 def _archive(files):

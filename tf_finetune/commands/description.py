@@ -8,6 +8,7 @@ from tf_finetune import json_files
 from tf_finetune.commands import continual
 from tf_finetune.commands.restore import temperature_of
 from tf_finetune.config import ExperimentConfig, Truncation
+from tf_finetune.readers import reviews
 from tf_finetune.workdir import Workdir
 
 # Names of the metrics in evaluation.json -> those the hub shows.
@@ -128,8 +129,9 @@ def data_name(source: str) -> tuple[str, str | None]:
         return "stanfordnlp/imdb", "stanfordnlp/imdb"
     if source.startswith("hub:"):
         return source.removeprefix("hub:"), re.split("[:@]", source)[1]
-    if source == "reviews":
-        return "movie reviews (the sentences packaged with vaderSentiment)", None
+    if source in reviews.FILES:
+        name = "movie reviews" if source == "reviews" else "product reviews"
+        return f"{name} (the sentences packaged with vaderSentiment)", None
     if source.startswith("tfds:"):
         return f"{source.removeprefix('tfds:')} of TensorFlow Datasets", None
     return ", ".join(map(_last_part, source.split(","))), None

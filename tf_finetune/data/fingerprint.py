@@ -10,7 +10,7 @@ from pathlib import Path
 from tf_finetune.data import cache
 from tf_finetune.errors import InputError
 from tf_finetune.packages import KNOWN_SHA256
-from tf_finetune.readers import files, hub_datasets, tables, tfds_datasets
+from tf_finetune.readers import files, hub_datasets, reviews, tables, tfds_datasets
 from tf_finetune.readers.rows import SPLIT_NAMES, Columns
 
 PACKAGE = Path(__file__).parents[1]
@@ -54,8 +54,8 @@ def code() -> str:
 
 
 def _content(place: str) -> object:
-    if place == "reviews":
-        return KNOWN_SHA256["vaderSentiment==2.5"]
+    if place in reviews.FILES:
+        return KNOWN_SHA256[reviews.PACKAGE]
     if place.startswith((hub_datasets.PREFIX, tfds_datasets.PREFIX)):
         return "named by the place"
     return [(str(path), _sha256(path)) for path in _paths(place)]

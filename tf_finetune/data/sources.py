@@ -11,8 +11,7 @@ from tf_finetune.data import fingerprint, labels, splitting, store
 from tf_finetune.data.examples import Examples
 from tf_finetune.data.store import Rows
 from tf_finetune.errors import InputError
-from tf_finetune.readers import files, hub_datasets, tables, tfds_datasets
-from tf_finetune.readers.reviews import packaged_reviews
+from tf_finetune.readers import files, hub_datasets, reviews, tables, tfds_datasets
 from tf_finetune.readers.rows import WHOLE, Columns, Found, refuse_columns
 
 # The same 50,000 reviews, and 50,000 without labels, under the first name of either catalog.
@@ -65,9 +64,10 @@ def load(
     80/10/10 by a hash of each text, so the same text always lands in the same split.
 
     Args:
-        source: "reviews"; "imdb"; "hub:OWNER/NAME[:CONFIG][@REVISION]"; "tfds:NAME[/CONFIG][:VERSION]"; a csv,
-            tsv, jsonl or parquet file, gzipped or not; several with commas between, or a glob; a folder of
-            files named by split, of split folders with such files, or of `train/CLASS/*.txt` as aclImdb has them.
+        source: "reviews"; "product_reviews"; "imdb"; "hub:OWNER/NAME[:CONFIG][@REVISION]";
+            "tfds:NAME[/CONFIG][:VERSION]"; a csv, tsv, jsonl or parquet file, gzipped or not; several with commas
+            between, or a glob; a folder of files named by split, of split folders with such files, or of
+            `train/CLASS/*.txt` as aclImdb has them.
         columns: of a table or dataset.
         problem_type: what a label is: every distinct value a class, a list of classes, or a number.
         max_examples: at most so many of each split, drawn by seed; 0 means all.
@@ -103,7 +103,7 @@ def pinned(source: str) -> str:
         HubUnreachable: the commit is neither to be had nor in the cache.
         InputError: nothing there.
     """
-    if source == "reviews":
+    if source in reviews.FILES:
         return source
     if source == "imdb":
         return _imdb(hub_datasets.pinned, tfds_datasets.pinned)[0]
@@ -176,9 +176,8 @@ def find(source: str, columns: Columns) -> Found:
 
 def _read(source: str, columns: Columns, *, whole_file: bool) -> Found:
     """What a source other than imdb holds."""
-    if source == "reviews":
-        refuse_columns("reviews", columns)
-        return Found({WHOLE: packaged_reviews})
+    if source in reviews.FILES:
+        return Found({WHOLE: reviews.packaged_reviews(source, columns)})
     if source.startswith(hub_datasets.PREFIX):
         return hub_datasets.read(source.removeprefix(hub_datasets.PREFIX), columns)
     if source.startswith(tfds_datasets.PREFIX):

@@ -15,7 +15,9 @@ from tf_finetune.readers.rows import SPLIT_NAMES, WHOLE, Columns, Found, OnFault
 SPLIT_STEM = re.compile(rf"({'|'.join(SPLIT_NAMES)})([-_.]\d+([-_]of[-_]\d+)?)?")
 # Where aclImdb keeps texts without labels.
 UNLABELLED = "unsup"
-PLACES = "reviews, imdb, hub:OWNER/NAME, tfds:NAME, a file, files with commas between, a glob, or a folder"
+PLACES = (
+    "reviews, product_reviews, imdb, hub:OWNER/NAME, tfds:NAME, a file, files with commas between, a glob, or a folder"
+)
 
 
 def read(source: str, columns: Columns, *, whole_file: bool) -> Found:

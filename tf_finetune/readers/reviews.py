@@ -1,33 +1,58 @@
-"""The packaged movie reviews."""
+"""The packaged reviews: sentences of movie and of product reviews, rated by people (Hutto and Gilbert 2014)."""
 
 import tarfile
 from collections.abc import Iterator
 
 from tf_finetune import packages
-from tf_finetune.readers.rows import OnFault, Row
+from tf_finetune.errors import InputError
+from tf_finetune.readers.rows import Columns, OnFault, Reader, Row, refuse_columns
 
-REVIEWS_ARCHIVE = "hutto_ICWSM_2014.tar.gz"
-REVIEWS_FILE = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
+PACKAGE = "vaderSentiment==2.5"
+ARCHIVE = "hutto_ICWSM_2014.tar.gz"
+# Source: its file in the archive.
+FILES = {
+    "reviews": "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt",
+    "product_reviews": "hutto_ICWSM_2014/amazonReviewSnippets_GroundTruth.txt",
+}
+# The label column that is not the sign.
+RATING = "rating"
 
 
-def packaged_reviews(on_fault: OnFault) -> Iterator[Row]:
-    """Sentences of movie reviews rated by people (Hutto and Gilbert 2014); the sign of the mean rating is the label.
+def packaged_reviews(source: str = "reviews", columns: Columns = Columns()) -> Reader:  # noqa: B008 - frozen
+    """The rows of a source of FILES: of texts that are there twice the first, and none rated 0.
 
     Args:
-        on_fault: not called; a checksum says that there is no fault.
+        source: one of FILES.
+        columns: the default ones, where the sign of the mean rating is the label, "positive" or "negative"; or
+            `label=RATING`: the mean rating itself, from -4 to 4.
 
     Raises:
-        InputError: the package that carries them cannot be had.
+        InputError: other columns; from the reader, that the package that carries the texts cannot be had.
     """
-    path = packages.fetch("vaderSentiment==2.5", source_archive=True)
+    is_number = columns.label == RATING
+    refuse_columns(source, Columns(text=columns.text, text_pair=columns.text_pair, weight=columns.weight))
+    if not is_number and columns.label != Columns().label:
+        expected = f"'{Columns().label}' (positive or negative) or '{RATING}' (a number from -4 to 4)"
+        raise InputError(
+            f"no such column of {source}", where="data.label_column", expected=expected, got=repr(columns.label)
+        )
+
+    def rows(on_fault: OnFault) -> Iterator[Row]:  # noqa: ARG001 - a checksum says that there is no fault
+        seen = set()
+        # Not splitlines(), which also splits at rarer separators.
+        for number, line in enumerate(_content(FILES[source]).strip().split("\r\n"), 1):
+            _, rating, text = line.split("\t")
+            if float(rating) != 0 and text not in seen:
+                seen.add(text)
+                label = rating if is_number else "positive" if float(rating) > 0 else "negative"
+                yield Row(text, label, where=f"{source} line {number}")
+
+    return rows
+
+
+def _content(file: str) -> str:
+    path = packages.fetch(PACKAGE, source_archive=True)
     with tarfile.open(path) as outer:
-        inner = outer.extractfile(f"vaderSentiment-2.5/additional_resources/{REVIEWS_ARCHIVE}")
+        inner = outer.extractfile(f"vaderSentiment-2.5/additional_resources/{ARCHIVE}")
         with tarfile.open(fileobj=inner) as archive:
-            content = archive.extractfile(REVIEWS_FILE).read().decode("utf-8")
-    seen = set()
-    lines = content.strip().split("\r\n")  # not splitlines(), which also splits at rarer separators
-    for number, line in enumerate(lines, 1):
-        _, rating, text = line.split("\t")
-        if float(rating) != 0 and text not in seen:
-            seen.add(text)
-            yield Row(text, "positive" if float(rating) > 0 else "negative", where=f"reviews line {number}")
+            return archive.extractfile(file).read().decode("utf-8")
