@@ -4,7 +4,8 @@ import numpy as np
 
 from tf_finetune.bert.architecture import BertArchitecture
 
-# A product of (m, k) and (k, n) takes 2mkn operations. The backward pass takes two products for each of the forward.
+# A product of (m, k) and (k, n) takes 2mkn operations. The backward pass takes two products for each of the forward:
+# one for the gradient of what comes in, one for that of the kernel.
 FORWARD_AND_BACKWARD = 3
 
 
@@ -24,14 +25,8 @@ def forward_flops(
         first_only: whether the last block computes queries, keys and values alone for all tokens, and the rest for the
             first of each text, as ours does and other libraries do not.
     """
-    hidden, tokens, blocks = architecture.hidden_size, batch_size * length, architecture.num_hidden_layers
-    qkv = 2 * 3 * hidden * hidden
-    output, feed_forward = 2 * hidden * hidden, 2 * 2 * hidden * architecture.intermediate_size
-    attention = 2 * 2 * length * hidden  # of one token: scores, and their product with the values
-    rest = output + feed_forward + attention
-    head = 2 * hidden * (hidden + architecture.num_labels)  # pooler, classifier
-    last = batch_size if first_only else tokens
-    return tokens * (blocks * qkv + (blocks - 1) * rest) + last * rest + batch_size * head
+    blocks = _blocks(architecture, batch_size, length, first_only=first_only)
+    return sum(kernels + attention for kernels, attention in blocks) + _head(architecture, batch_size)
 
 
 def step_flops(
@@ -40,7 +35,40 @@ def step_flops(
     batch_size: int | np.ndarray,
     length: int | np.ndarray,
     first_only: bool = True,
+    frozen_layers: int = 0,
+    lora: bool = False,
 ) -> int | np.ndarray:
-    """Operations of one training step, of arguments as for `forward_flops`."""
-    forward = forward_flops(architecture, batch_size=batch_size, length=length, first_only=first_only)
-    return FORWARD_AND_BACKWARD * forward
+    """Operations of one training step, of arguments as for `forward_flops`.
+
+    Args:
+        architecture, batch_size, length, first_only: as said.
+        frozen_layers: so many of the first blocks are not trained, nor are the embeddings: they have no backward pass.
+        lora: the kernels of the blocks stay as they are and need no gradient. The products of the factors beside them,
+            a hundredth part, are left out.
+    """
+    flops = FORWARD_AND_BACKWARD * _head(architecture, batch_size)
+    for i, (kernels, attention) in enumerate(_blocks(architecture, batch_size, length, first_only=first_only)):
+        if i < frozen_layers:
+            flops = flops + kernels + attention
+        else:
+            flops = flops + (FORWARD_AND_BACKWARD - lora) * kernels + FORWARD_AND_BACKWARD * attention
+    return flops
+
+
+def _blocks(architecture: BertArchitecture, batch_size, length, *, first_only: bool) -> list[tuple]:
+    """Of each block the operations by its kernels, and those of attention between the tokens."""
+    hidden, tokens, number = architecture.hidden_size, batch_size * length, architecture.num_hidden_layers
+    qkv = 2 * 3 * hidden * hidden
+    rest = 2 * hidden * hidden + 2 * 2 * hidden * architecture.intermediate_size
+    attention = 2 * 2 * length * hidden  # of one token: scores, and their product with the values
+    asked = batch_size if first_only else tokens  # by the last block
+    whole, last = (
+        (tokens * (qkv + rest), tokens * attention),
+        (tokens * qkv + asked * rest, asked * attention),
+    )
+    return [whole] * (number - 1) + [last]
+
+
+def _head(architecture: BertArchitecture, batch_size):
+    """Pooler and classifier."""
+    return batch_size * 2 * architecture.hidden_size * (architecture.hidden_size + architecture.num_labels)

@@ -22,22 +22,28 @@ MASKED_SCORE, MASKED_SCORE_FLOAT16 = -1e9, -3e4
 
 
 def activated_product(name: str):
-    """The function of (product, bias, kernel, training) that is activation(product + bias) @ kernel.
+    """The function of (product, bias, dense, training) that is dense.product(activation(product + bias)).
 
     Args:
         name: a config.json's `hidden_act`; Hugging Face's "gelu" is the erf form.
     """
     if name in ("gelu", "gelu_python"):
-        return lambda product, bias, kernel, training: kernels.gelu_product(product, bias, kernel, training=training)
+        return _gelu_product
     if name in ("gelu_new", "gelu_pytorch_tanh"):
         activation = functools.partial(ops.gelu, approximate=True)
     else:
         activation = keras.activations.get("silu" if name == "swish" else name)
 
-    def plain(product, bias, kernel, training):
-        return ops.matmul(activation(kernels.add_bias(product, bias, training=training)), kernel)
+    def plain(product, bias, dense, training):
+        return dense.product(activation(kernels.add_bias(product, bias, training=training)))
 
     return plain
+
+
+def _gelu_product(product, bias, dense, training):
+    if dense.lora_enabled:
+        return dense.product(kernels.gelu(kernels.add_bias(product, bias, training=training), training=training))
+    return kernels.gelu_product(product, bias, dense.kernel, training=training)
 
 
 _blank = contextvars.ContextVar("_blank", default=False)
@@ -88,7 +94,11 @@ class Dense(layers.Dense):
 
     def product(self, inputs):
         """Without the bias and what comes after it."""
-        return ops.matmul(inputs, self.kernel)
+        if not self.lora_enabled:
+            return ops.matmul(inputs, self.kernel)
+        # Not by the merged kernel, as Keras has it: through that the gradient of a whole kernel would be computed.
+        update = ops.matmul(ops.matmul(inputs, self.lora_kernel_a), self.lora_kernel_b)
+        return ops.matmul(inputs, self._kernel) + self.lora_alpha / self.lora_rank * update
 
     def call(self, inputs, training=None):
         return self.activation(kernels.add_bias(self.product(inputs), self.bias, training=training))
@@ -245,7 +255,7 @@ class BertLayer(layers.Layer):
         bias, rate = self.attention.output_dense.bias, self.attention_dropout.rate
         hidden = self.attention_layer_norm(attended, bias, hidden, rate=rate, seed=after_attention, training=training)
         expanded, bias = self.intermediate.product(hidden), self.intermediate.bias
-        expanded = self.activated_product(expanded, bias, self.output_dense.kernel, training)
+        expanded = self.activated_product(expanded, bias, self.output_dense, training)
         bias, rate = self.output_dense.bias, self.output_dropout.rate
         return self.output_layer_norm(expanded, bias, hidden, rate=rate, seed=at_the_end, training=training)
 

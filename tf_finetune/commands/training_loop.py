@@ -14,7 +14,7 @@ from tf_finetune.bert.architecture import BertArchitecture
 from tf_finetune.bert.flops import step_flops
 from tf_finetune.commands import batch_memory
 from tf_finetune.commands.resume import is_out_of_patience, is_over, settle
-from tf_finetune.config import ExperimentConfig, ProblemType
+from tf_finetune.config import ExperimentConfig, ModelConfig, ProblemType
 from tf_finetune.data.order import BatchOrder, shape_set, training_order
 from tf_finetune.data.pipeline import batches, timed
 from tf_finetune.data.tokenized import TokenizedExamples
@@ -113,7 +113,7 @@ class TrainingLoop:
             metrics=metrics,
             schedule=self.schedule,
             meter=self.meter,
-            work=_work(order, train.lengths, model.architecture),
+            work=_work(order, train.lengths, model.architecture, self.config.model),
             waited=waited,
             first_step=state.step - state.batch,
             first_batch=state.batch,
@@ -243,13 +243,19 @@ def validate(
     return {name: value for name, value in metrics.items() if isinstance(value, float)}
 
 
-def _work(order: BatchOrder, lengths: np.ndarray, architecture: BertArchitecture) -> EpochWork:
+def _work(order: BatchOrder, lengths: np.ndarray, architecture: BertArchitecture, chosen: ModelConfig) -> EpochWork:
     """What each batch of an epoch holds and computes."""
     return EpochWork(
         examples=order.sizes,
         tokens=order.useful_tokens(lengths),
         computed_tokens=order.rows * order.widths,
-        flops=step_flops(architecture, batch_size=order.rows, length=order.widths),
+        flops=step_flops(
+            architecture,
+            batch_size=order.rows,
+            length=order.widths,
+            frozen_layers=chosen.freeze_layers if chosen.freeze_embeddings or chosen.lora_rank else 0,
+            lora=chosen.lora_rank > 0,
+        ),
     )
 
 
