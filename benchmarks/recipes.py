@@ -52,7 +52,7 @@ PARTS: dict[str, dict[str, Any]] = {
     "lora_8": {"model.lora_rank": 8, "model.lora_targets": "all_linear"},
     "validate_often": {"train.validate_every_steps": 66},
 }
-SCREENED = ("rate_2e-4", "layer_decay", "ema", "smoothing", "dropout_0.2", "freeze_embeddings", "batch_16")
+SCREENED = ("rate_2e-4", "layer_decay", "ema", "smoothing", "dropout_0.2", "freeze_embeddings", "reinit_1")
 
 
 def design() -> list[str]:
