@@ -21,6 +21,8 @@ MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
 # What makes a training command take seconds; appended where the command does not say it itself.
 SHORT = ("--config.train.epochs=1", "--config.data.max_examples=32", "--config.train.batch_size=8")
+# Nor have they the packaged weights, which `make demo` and the Python show.
+TINY = "--config.model.checkpoint=random-tiny"
 # An export is verified where the reader asks for that; that it verifies itself is shown in commands/road_test.py.
 SHORT_EXPORT = ("--config.export.verify=false",)
 # The tutorial takes 200 of its examples for validation.
@@ -48,19 +50,25 @@ def folder(tmp_path_factory):
     return folder
 
 
-def run(command, folder):
-    """Runs a tf-finetune command line, redirections of standard input included."""
+def run(command, folder, *more):
+    """Runs a tf-finetune command line, redirections of standard input included.
+
+    Args:
+        command: as the README has it.
+        folder: to run it in.
+        more: flags of those commands that train, where they do not say it themselves.
+    """
     words, _, stdin = command.partition(" < ")
     words = shlex.split(words)
     assert words.pop(0) == "tf-finetune"
     if words[0] in ("cross-validate", "sweep", "find-learning-rate"):
         words = [word for word in words if not word.startswith(("--trials=", "--config.data.folds="))]
-        words += ["--config.train.epochs=1", "--config.model.checkpoint=random-tiny"]
+        words += ["--config.train.epochs=1", *more]
         words += {"sweep": ["--trials=1"], "cross-validate": ["--config.data.folds=2"]}.get(words[0], [])
     if words[0] == "train":
         given = {word.split("=")[0] for word in words}
         short = SHORT_TUTORIAL if "--config=imdb_tutorial" in words else SHORT
-        words += [word for word in short if word.split("=")[0] not in given]
+        words += [word for word in (*short, *more) if word.split("=")[0] not in given]
     words += SHORT_EXPORT if words[0] == "export" else ()
     given = (folder / stdin).read_text(encoding="utf-8") if stdin else ""
     with mock.patch.dict(os.environ, {"HF_TOKEN": "hf_a_token"}):
@@ -73,7 +81,7 @@ def test_the_commands(folder, packaged_checkpoint, imdb_on_hub, imdb_in_tfds):
     """In the README's order, as a reader would type them; the hub and tfds are stand-ins."""
     commands = [command for command in COMMANDS if command.startswith("tf-finetune")]
     assert len(commands) >= 18
-    printed = {command: run(command, folder) for command in commands}
+    printed = {command: run(command, folder, *() if "imdb" in command else (TINY,)) for command in commands}
     predictions = [output for command, output in printed.items() if command.startswith("tf-finetune predict")]
     assert len(predictions) == 4
     for output in predictions:

@@ -57,16 +57,15 @@ def test_the_reference_is_worth_comparing_with(uninterrupted, reference):
 
 VARIANTS = {
     "plain": {},
-    "early_stopping": {"early_stopping_patience": 1, "checkpoint_every_steps": 2, "keep_checkpoints": 1},
-    "validation_in_mid_epoch": {"validate_every_steps": 4, "early_stopping_patience": 4},
     "recipe": {
+        "early_stopping_patience": 1, "checkpoint_every_steps": 2, "keep_checkpoints": 1,
         "label_smoothing": 0.1, "accumulation_steps": 3, "best_metric": "loss",
         "model.freeze_embeddings": True, "model.reinit_layers": 1,
         "model.hidden_dropout": 0.2, "optimizer.layer_decay": 0.8, "optimizer.schedule": Schedule.COSINE,
     },
     "factors_and_averages": {
-        "validate_every_steps": 4, "model.lora_rank": 2, "model.lora_targets": LoraTargets.ALL_LINEAR,
-        "optimizer.ema_momentum": 0.8,
+        "validate_every_steps": 4, "early_stopping_patience": 4,
+        "model.lora_rank": 2, "model.lora_targets": LoraTargets.ALL_LINEAR, "optimizer.ema_momentum": 0.8,
     },
 }  # fmt: skip
 

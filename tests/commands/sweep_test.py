@@ -11,6 +11,7 @@ from tf_finetune.commands.sweep import sweep
 from tf_finetune.commands.train import train
 from tf_finetune.config import Schedule
 from tf_finetune.errors import RunError
+from tf_finetune.hub import HubUnreachable
 from tf_finetune.settings import load_json
 
 SEARCH = ["optimizer.learning_rate=1e-4..1e-2,log", "optimizer.schedule=linear,cosine"]
@@ -108,6 +109,17 @@ def test_bad_input_of_a_later_trial_fails_that_one(config, tmp_path, made_up):
     made_up["0001"] = InputError("the model has fewer blocks")
     rows = sweep(config, tmp_path / "sweep", search=SEARCH, trials=3)
     assert [("error" in row) for row in rows] == [False, False, True]
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_hub_out_of_reach_is_no_trials_fault(config, tmp_path, made_up, number):
+    name = f"{number:04d}"
+    made_up[name] = HubUnreachable("the hub cannot be reached")
+    with pytest.raises(HubUnreachable):
+        sweep(config, tmp_path / "sweep", search=SEARCH, trials=2)
+    del made_up[name]
+    rows = sweep(config, tmp_path / "sweep", search=SEARCH, trials=2)
+    assert {row["trial"] for row in rows if "score" in row} == {0, 1}
 
 
 def test_three_failures_in_a_row_end_it(config, tmp_path, made_up):

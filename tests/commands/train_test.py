@@ -413,3 +413,14 @@ def test_the_manifest_says_how_the_weights_came_about(config, tmp_path):
         "surroundings"
     ].keys()
     assert manifest["command"] == shlex.join(sys.argv)
+
+
+def test_evaluate_warns_of_data_that_has_changed(config, tmp_path, table, capsys):
+    train(config, tmp_path / "run")
+    evaluate(tmp_path / "run")
+    changed = "warning: the data has changed since the run was trained"
+    assert changed not in capsys.readouterr().err
+    with table.open("a", encoding="utf-8") as file:
+        file.writelines(f"another film {i},{'pos' if i % 2 else 'neg'}\n" for i in range(40))
+    evaluate(tmp_path / "run")
+    assert changed in capsys.readouterr().err

@@ -4,15 +4,16 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tf_finetune import json_files, settings
+from tf_finetune import json_files, runtime, settings
 from tf_finetune.bert.architecture import BertArchitecture
 from tf_finetune.commands import continual
 from tf_finetune.commands.restore import load_classifier, trained_run
 from tf_finetune.config import ExperimentConfig, ProblemType
 from tf_finetune.data import sources
+from tf_finetune.data.tokenized import TokenizedExamples
 from tf_finetune.errors import InputError
 from tf_finetune.evaluation.metrics import metrics_of, number_text
-from tf_finetune.workdir import Workdir
+from tf_finetune.workdir import Workdir, read_manifest
 
 if TYPE_CHECKING:
     from tf_finetune.evaluation.classifier import Classifier
@@ -51,12 +52,20 @@ def evaluate(workdir: str | Path, config: ExperimentConfig | None = None) -> dic
     folder, config = trained_run("evaluate", workdir, config)
     splits = load_splits(config, folder, Workdir(workdir))
     classifier = load_classifier(folder, config)
+    trained = settings.load_json(Workdir(workdir).config)
     results = measure(classifier, splits, source=config.data.source)
-    if config.data.source == settings.load_json(Workdir(workdir).config).data.source:
+    if config.data == trained.data and "validation" in splits:
+        _warn_if_changed(folder, classifier.tokenize(splits["validation"]))
+    if config.data.source == trained.data.source:
         results |= _of_earlier_run(classifier, config)
     print_table(results, classifier)
     json_files.write(Workdir(workdir).evaluation, results)
     return results
+
+
+def _warn_if_changed(checkpoint: Path, validation: TokenizedExamples) -> None:
+    if read_manifest(checkpoint)["data"]["validation"]["sha256"] != validation.digest():
+        runtime.warn("the data has changed since the run was trained; what is measured may be what was trained on")
 
 
 def measure(classifier: "Classifier", splits: dict[str, sources.Examples], *, source: str) -> dict[str, dict[str, Any]]:

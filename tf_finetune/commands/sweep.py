@@ -14,6 +14,7 @@ from tf_finetune.commands.train import train
 from tf_finetune.config import ExperimentConfig, ProblemType
 from tf_finetune.errors import InputError, RunError
 from tf_finetune.evaluation.metrics import headline, score
+from tf_finetune.hub import HubUnreachable
 from tf_finetune.workdir import Workdir, remove_folder
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ def sweep(
             print(f"trial {number:04d} of {trials}: {_in_words(values)}", flush=True)
             try:
                 is_good = _run(study, number, settings.with_values(config, values), root.path, is_process=is_process)
+            except HubUnreachable:
+                raise
             except InputError:  # of the first trial, and so most likely of all
                 (root.path / STUDY).unlink()
                 several_runs.forget_plan(root)
@@ -122,11 +125,14 @@ def _run(study: "optuna.Study", number: int, config: ExperimentConfig, root: Pat
     """Trains a trial, and tells the study how good it is; or that it could not be trained, and why.
 
     Raises:
+        HubUnreachable: it is a fault of no trial; the same command goes on with this one.
         InputError: the first trial could not be.
     """
     run = _run_of(number, root)
     try:
         best = train(config, run.path, is_process=is_process)
+    except HubUnreachable:
+        raise
     except (InputError, RunError) as error:
         if isinstance(error, InputError) and not number:
             raise
