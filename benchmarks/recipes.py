@@ -80,6 +80,8 @@ def run(name: str, seed: int) -> dict[str, Any]:
     """What a run says of itself: validation, seconds and peak memory of its process, trained weights."""
     workdir = FOLDER / name / str(seed)
     kept = workdir / "recipe.json"
+    if kept.is_file() and json.loads(kept.read_text()).get("settings") != settings_of(name):
+        sys.exit(f"{workdir} is of other settings; remove it")
     if not kept.is_file():
         is_new = not workdir.exists()
         command = [sys.executable, "-m", "tf_finetune", "train", f"--config={CONFIG}", f"--workdir={workdir}"]
@@ -90,7 +92,12 @@ def run(name: str, seed: int) -> dict[str, Any]:
             sys.exit(f"{name}, seed {seed}: status {os.waitstatus_to_exitcode(status)}")
         seconds = time.perf_counter() - began if is_new else None  # of one that went on it would be a part
         best = json.loads((workdir / "best.json").read_text())
-        found = {"seconds": seconds, "peak_bytes": used.ru_maxrss * 1024, "trained": trained_weights(workdir)}
+        found = {
+            "settings": settings_of(name),
+            "seconds": seconds,
+            "peak_bytes": used.ru_maxrss * 1024,
+            "trained": trained_weights(workdir),
+        }
         kept.write_text(json.dumps({"validation": best["validation"], **found}))
     return json.loads(kept.read_text())
 
@@ -157,8 +164,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipes", nargs="+", default=["plain"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[42, 43, 44])
-    parser.add_argument("--screen", action="store_true")
-    parser.add_argument("--test", action="store_true")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--screen", action="store_true", help="with the first seed; the recipes are of the design")
+    what.add_argument("--test", action="store_true")
     options = parser.parse_args()
     for part in (part for recipe in options.recipes for part in recipe.split("+")):
         if part not in PARTS:

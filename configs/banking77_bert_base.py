@@ -2,9 +2,9 @@
 
 tf-finetune train --config=banking77_bert_base --workdir=runs/banking
 
-10,003 questions for training, a tenth of them for validation, 3,080 for the test. With a hundred examples a class it
-takes more epochs than two classes do. The best checkpoint is the one of the best F1, the mean over the classes. Neither
-time nor score has been measured here.
+About 10,000 questions for training, a tenth of them for validation, and 3,000 for the test. With a hundred examples a
+class it takes more epochs than two classes do. The best checkpoint is the one of the best F1, the mean over the
+classes. Neither time nor score has been measured here.
 """
 
 from tf_finetune.config import ExperimentConfig

@@ -21,7 +21,7 @@ MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
 # What makes a training command take seconds; appended where the command does not say it itself.
 SHORT = ("--config.train.epochs=1", "--config.data.max_examples=32", "--config.train.batch_size=8")
-# Nor have they the packaged weights, which `make demo` and the Python show.
+# Real weights train in `make demo` and in the Python; these commands are run with a small random model.
 TINY = "--config.model.checkpoint=random-tiny"
 # An export is verified where the reader asks for that; that it verifies itself is shown in commands/road_test.py.
 SHORT_EXPORT = ("--config.export.verify=false",)
@@ -81,7 +81,7 @@ def test_the_commands(folder, packaged_checkpoint, imdb_on_hub, imdb_in_tfds):
     """In the README's order, as a reader would type them; the hub and tfds are stand-ins."""
     commands = [command for command in COMMANDS if command.startswith("tf-finetune")]
     assert len(commands) >= 18
-    printed = {command: run(command, folder, *() if "imdb" in command else (TINY,)) for command in commands}
+    printed = {command: run(command, folder, *() if "--config=imdb" in command else (TINY,)) for command in commands}
     predictions = [output for command, output in printed.items() if command.startswith("tf-finetune predict")]
     assert len(predictions) == 4
     for output in predictions:

@@ -32,6 +32,10 @@ LOG_IN = "`hf auth login` or HF_TOKEN"
 NETWORK_LIBRARIES = {"httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3", "aiohttp", "hf_xet"}
 
 
+# Why the hub is not asked where the user does not want it to be.
+OFFLINE = "HF_HUB_OFFLINE is set"
+
+
 class NotOnHub(InputError):
     """The hub has no such repository, or shows it only to others."""
 
@@ -46,6 +50,15 @@ class HubUnreachable(InputError):
     def __init__(self, what: str, *, where: str, reason: str):
         super().__init__(what, where=where, expected=f"a connection to {_host()}", got=reason)
         self.reason = reason
+
+
+class DownloadBroken(InputError):
+    """Some of a file came, and the rest did not."""
+
+
+def is_to_be_tried_again(error: Exception) -> bool:
+    """Whether the same words may be answered otherwise later, as nothing but the connection was at fault."""
+    return isinstance(error, DownloadBroken) or (isinstance(error, HubUnreachable) and error.reason != OFFLINE)
 
 
 def split_revision(name: str) -> tuple[str, str | None]:
@@ -208,7 +221,7 @@ def _reason(causes: list[BaseException]) -> str:
     from huggingface_hub import errors
 
     if any(isinstance(cause, errors.OfflineModeIsEnabled) for cause in causes):
-        return "HF_HUB_OFFLINE is set"
+        return OFFLINE
     network = [cause for cause in causes if _is_network(cause)]
     # The outermost one speaks of the cache, the innermost of a socket without its address.
     telling = next((cause for cause in network if not isinstance(cause, errors.LocalEntryNotFoundError)), network[0])
@@ -301,7 +314,7 @@ def _fetched(file: "RepoSibling", repo_id: str, commit: str) -> Path:
             raise  # the disk is full, say
         reason = str(error)
     where, expected = f"{_short(repo_id, commit)} {file.rfilename}", f"{file.size} bytes"
-    raise InputError("the download broke off; try again", where=where, expected=expected, got=reason)
+    raise DownloadBroken("the download broke off; try again", where=where, expected=expected, got=reason)
 
 
 def _check(path: Path, sha256: str, *, where: str) -> None:
@@ -350,7 +363,7 @@ def _remembered(repo_id: str, revision: str | None, repo_type: RepoType, error: 
             f"{_short(repo_id, revision)} ({_repository_folder(repo_id, repo_type)})",
         )
         raise HubUnreachable(what, where=where, reason=error.reason) from None
-    if error.reason != "HF_HUB_OFFLINE is set":
+    if error.reason != OFFLINE:
         print(f"{error}: {_short(repo_id, commit)} is taken as the cache knows it", file=sys.stderr)
     return commit
 

@@ -22,9 +22,11 @@ def test_equal_a_count_by_hand():
 def test_what_is_not_trained_costs_less():
     sizes = {"batch_size": 3, "length": 5}
     whole, first = step_flops(SIZES, **sizes), 15 * 4 * 4 * 4 + 2 * 15 * 4 * 16 + 3 * 2 * (5 * 2 * 5 + 5 * 5 * 2)
-    assert step_flops(SIZES, **sizes, frozen_layers=1) == whole - 2 * 2 * first
-    kernels = 15 * 4 * 4 * 4 + 2 * 15 * 4 * 16 + 15 * 3 * 4 * 4 + 3 * 4 * 4 + 2 * 3 * 4 * 16
-    assert step_flops(SIZES, **sizes, lora=True) == whole - 2 * kernels
+    assert step_flops(SIZES, **sizes, frozen_layers=1, frozen_embeddings=True) == whole - 2 * 2 * first
+    assert step_flops(SIZES, **sizes, frozen_embeddings=True) == whole
+    of_first, of_last = 15 * 4 * 4 * 4 + 2 * 15 * 4 * 16, 15 * 3 * 4 * 4 + 3 * 4 * 4 + 2 * 3 * 4 * 16
+    assert step_flops(SIZES, **sizes, frozen_layers=1) == whole - 2 * of_first  # the embeddings' gradient goes through
+    assert step_flops(SIZES, **sizes, lora=True) == whole - 2 * (of_first + of_last)
     head = 2 * (3 * 4 * 4 + 3 * 4 * 2)
     nothing_but_head = forward_flops(SIZES, **sizes) + 2 * head
     assert step_flops(SIZES, **sizes, frozen_layers=2, lora=True) == nothing_but_head

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from tf_finetune import TFBertForSequenceClassification, create_optimizer
 from tf_finetune.bert.architecture import BertArchitecture
+from tf_finetune.bert.layers import LORA_TARGETS
 from tf_finetune.native import compiled
 from tf_finetune.runtime import precision_policy
 
@@ -225,21 +226,30 @@ class TestLora:
 
     def test_gradients_are_those_of_the_merged_kernel(self, model, inputs):
         """With W + s A B for a kernel, the chain rule gives s G B^T for A and s A^T G for B."""
-        model.enable_lora(2, lora_alpha=3.0)
+        model.enable_lora(2, lora_alpha=3.0, targets=LORA_TARGETS)
         fit(model, inputs)  # B starts at zero
         full = gradients(model.merge_lora(), inputs)
-        factored = gradients(model, inputs)
-        for index, block in enumerate(model.bert.encoder):
-            qkv = block.attention.qkv
-            path = f"bert/layer_{index}/attention/qkv"
-            first, second = qkv.lora_kernel_a.numpy(), qkv.lora_kernel_b.numpy()
+        factored, weights = gradients(model, inputs), values(model.weights)
+        for path in (f"bert/layer_{index}/{target}" for index in (0, 1) for target in LORA_TARGETS):
+            first, second = (weights[f"{path}/lora_kernel_{factor}"] for factor in "ab")
             gradient = 3.0 / 2 * full[f"{path}/kernel"]
             np.testing.assert_allclose(factored[f"{path}/lora_kernel_a"], gradient @ second.T, atol=1e-5)
             np.testing.assert_allclose(factored[f"{path}/lora_kernel_b"], first.T @ gradient, atol=1e-5)
 
+    def test_blocks_that_are_computed_again_have_the_same_gradients(self, inputs):
+        kept, computed_again = built(), built()
+        for model in (kept, computed_again):
+            model.enable_lora(2, targets=LORA_TARGETS)
+            for weight in model.trainable_variables:
+                weight.assign(np.full(weight.shape, 0.02))
+        computed_again.gradient_checkpointing_enable()
+        expected = gradients(kept, inputs, training=True)
+        for path, gradient in gradients(computed_again, inputs, training=True).items():
+            np.testing.assert_allclose(gradient, expected[path], atol=1e-6, err_msg=path)
+
     @pytest.fixture
     def tuned(self, model, inputs):
-        model.enable_lora(2, lora_alpha=4.0, targets=("attention/qkv", "attention/output_dense", "intermediate"))
+        model.enable_lora(2, lora_alpha=4.0, targets=LORA_TARGETS)
         fit(model, inputs)
         return model
 

@@ -25,6 +25,7 @@ import json, sys
 import keras, numpy as np
 from tf_finetune import TFBertForSequenceClassification, create_optimizer
 from tf_finetune.bert.architecture import BertArchitecture
+from tf_finetune.bert.layers import LORA_TARGETS
 from tf_finetune.native import compiled
 sizes, rows, length, checkpointing, options = json.loads(sys.argv[1])
 
@@ -39,6 +40,8 @@ def train(rows, length, **sizes):
         model.gradient_checkpointing_enable()
     if "accumulation" in options:
         model.gradient_accumulation_enable(2)
+    if "lora" in options:
+        model.enable_lora(8, targets=LORA_TARGETS)
     averages = 0.9 if "averages" in options else None
     optimizer, _ = create_optimizer(
         1e-4, 100, 10, weight_decay_rate=0.01, adam_global_clipnorm=1.0, ema_momentum=averages
@@ -52,13 +55,15 @@ with open("/proc/self/clear_refs", "w") as file:
     file.write("5")
 before = status("VmRSS")
 model = train(rows, length, **sizes)
-weights = sum(4 * int(np.prod(variable.shape)) for variable in model.trainable_weights)
-print(json.dumps([status("VmHWM") - before - weights, compiled.operations() is not None]))
+weights, trained = (
+    sum(int(np.prod(variable.shape)) for variable in some) for some in (model.weights, model.trainable_weights)
+)
+print(json.dumps([status("VmHWM") - before - 4 * weights, trained, compiled.operations() is not None]))
 """
 
 
 def measured(*case):
-    """Bytes that a process rose by in two steps, and whether it had compiled operations."""
+    """Bytes that a process rose by in two steps, numbers it trained, and whether it had compiled operations."""
     # The path, because this process may see the package in a place of its own.
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", STEPS, json.dumps(case)]
@@ -81,11 +86,13 @@ def modelled(architecture=SMALL, **changes):
         (MINI, 16, 128, True, ()),
         (WIDE, 8, 128, False, ()),
         (MINI, 16, 128, False, ("accumulation", "averages")),
+        (MINI, 16, 128, False, ("lora",)),
     ],
 )
 def test_a_step_takes_what_was_reckoned_and_no_more(sizes, rows, length, checkpointing, options):
-    peak, compiled = measured(sizes, rows, length, checkpointing, options)
-    chosen = {"gradient_checkpointing": checkpointing, "compiled": compiled, **dict.fromkeys(options, True)}
+    peak, trained, compiled = measured(sizes, rows, length, checkpointing, options)
+    chosen = {"gradient_checkpointing": checkpointing, "compiled": compiled, "trained_weights": trained}
+    chosen |= dict.fromkeys({"accumulation", "averages"} & set(options), True)
     memory = modelled(BertArchitecture(**sizes), **chosen)
     expected = memory.of_batch(rows // 2 if "accumulation" in options else rows, length)
     print(f"{rows} x {length}: {peak / MIB:.0f} MiB, reckoned {expected / MIB:.0f}")

@@ -57,8 +57,9 @@ def test_the_reference_is_worth_comparing_with(uninterrupted, reference):
 
 VARIANTS = {
     "plain": {},
-    "recipe": {
+    "recipe": {  # at a learning rate that rises until it spoils the model, so that it ends early
         "early_stopping_patience": 1, "checkpoint_every_steps": 2, "keep_checkpoints": 1,
+        "optimizer.learning_rate": 0.02, "optimizer.warmup_steps": 3 * STEPS,
         "label_smoothing": 0.1, "accumulation_steps": 3, "best_metric": "loss",
         "model.freeze_embeddings": True, "model.reinit_layers": 1,
         "model.hidden_dropout": 0.2, "optimizer.layer_decay": 0.8, "optimizer.schedule": Schedule.COSINE,
@@ -83,6 +84,7 @@ def test_a_run_that_is_killed_again_and_again(config, tmp_path, monkeypatch, var
         setattr(getattr(config, section or "train"), field, value)
     train(config, tmp_path / "reference")
     reference = outcome(tmp_path / "reference")
+    assert (reference["records"][-1]["step"] < 3 * STEPS) == (variant == "recipe")
     # Where weights are swapped for their averages, in validation and while saving, all matter.
     points = POINTS if variant in ("plain", "factors_and_averages") else POINTS[::2]
     kills = [killed_at(config, tmp_path / "run", monkeypatch, *point) for point in points]

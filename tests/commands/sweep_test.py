@@ -11,7 +11,7 @@ from tf_finetune.commands.sweep import sweep
 from tf_finetune.commands.train import train
 from tf_finetune.config import Schedule
 from tf_finetune.errors import RunError
-from tf_finetune.hub import HubUnreachable
+from tf_finetune.hub import OFFLINE, DownloadBroken, HubUnreachable
 from tf_finetune.settings import load_json
 
 SEARCH = ["optimizer.learning_rate=1e-4..1e-2,log", "optimizer.schedule=linear,cosine"]
@@ -112,14 +112,23 @@ def test_bad_input_of_a_later_trial_fails_that_one(config, tmp_path, made_up):
 
 
 @pytest.mark.parametrize("number", [0, 1])
-def test_a_hub_out_of_reach_is_no_trials_fault(config, tmp_path, made_up, number):
+@pytest.mark.parametrize(
+    "error", [HubUnreachable("no hub", where="a/b", reason="no route"), DownloadBroken("the download broke off")]
+)
+def test_a_hub_out_of_reach_is_no_trials_fault(config, tmp_path, made_up, number, error):
     name = f"{number:04d}"
-    made_up[name] = HubUnreachable("the hub cannot be reached")
-    with pytest.raises(HubUnreachable):
+    made_up[name] = error
+    with pytest.raises(type(error)):
         sweep(config, tmp_path / "sweep", search=SEARCH, trials=2)
     del made_up[name]
     rows = sweep(config, tmp_path / "sweep", search=SEARCH, trials=2)
     assert {row["trial"] for row in rows if "score" in row} == {0, 1}
+
+
+def test_what_is_not_in_the_cache_fails_a_trial_where_the_hub_is_not_to_be_asked(config, tmp_path, made_up):
+    made_up["0001"] = HubUnreachable("no hub", where="a/b", reason=OFFLINE)
+    rows = sweep(config, tmp_path / "sweep", search=SEARCH, trials=3)
+    assert [row["trial"] for row in rows if "score" not in row] == [1]
 
 
 def test_three_failures_in_a_row_end_it(config, tmp_path, made_up):

@@ -1,7 +1,6 @@
 """The config of each task, on a stand-in that is laid out as its dataset is, with a tiny model: train to evaluate."""
 
 import io
-import json
 
 import datasets
 
@@ -22,11 +21,14 @@ def parquet(features, rows):
 
 
 def splits(features, rows, names, folder="data"):
-    """The files of a dataset, the same rows in each of its splits under other texts."""
+    """The files of a dataset, the same rows in each of its splits; what is text but for labels has the split's name."""
+
+    def of_split(name, row):
+        is_text = {key: isinstance(value, str) and key != "label_text" for key, value in row.items()}
+        return {key: f"{name} {value}" if is_text[key] else value for key, value in row.items()}
+
     return {
-        f"{folder}/{name}-00000-of-00001.parquet": parquet(
-            features, [{key: f"{name} {v}" if isinstance(v, str) else v for key, v in row.items()} for row in rows]
-        )
+        f"{folder}/{name}-00000-of-00001.parquet": parquet(features, [of_split(name, row) for row in rows])
         for name in names
     }
 
@@ -41,10 +43,9 @@ def card(configs):
 
 
 def run(name, workdir):
-    """Trains a worked config, all of it but the model and how long, and evaluates; returns its config and metrics."""
+    """Trains a worked config, with another model and for an epoch, and evaluates; returns its config and metrics."""
     config = settings.load(name)
-    config.model.checkpoint = "random-tiny"
-    config.train.epochs, config.train.validate_every_steps = 1, 0
+    config.model.checkpoint, config.train.epochs = "random-tiny", 1
     train(config, workdir)
     return settings.load_json(workdir / "config.json"), evaluate(workdir)
 
@@ -62,7 +63,7 @@ class TestOnTheHub:
         config, metrics = run("snli_bert_base", tmp_path / "run")
         assert metrics["test"]["examples"] == 60  # a quarter has no label
         assert metrics["test"]["labels"] == sorted(names)
-        assert 0 <= metrics["test"]["f1"] <= 1
+        assert {"accuracy", "f1"} <= set(metrics["test"])
         (answer,) = predict(tmp_path / "run", [("a card", "no card")])
         assert answer["text_pair"] == "no card"
         assert answer["label"] in names
@@ -90,14 +91,13 @@ class TestOnTheHub:
         assert list(answer["probabilities"]) == names
 
     def test_many_classes(self, add_dataset, tmp_path):
-        def lines(split):
-            rows = [
-                {"text": f"{split} {text}", "label": i % 77, "label_text": f"topic_{i % 77}"}
-                for i, text in enumerate(TEXTS * 3)
-            ]
-            return "".join(json.dumps(row) + "\n" for row in rows).encode()
-
-        add_dataset("mteb/banking77", {f"{split}.jsonl": lines(split) for split in ("train", "test")})
+        features = {
+            "text": datasets.Value("string"),
+            "label": datasets.Value("int32"),
+            "label_text": datasets.Value("string"),
+        }
+        rows = [{"text": text, "label": i % 77, "label_text": f"topic_{i % 77}"} for i, text in enumerate(TEXTS * 3)]
+        add_dataset("mteb/banking77", splits(features, rows, ("train", "test")))
         config, metrics = run("banking77_bert_base", tmp_path / "run")
         assert len(metrics["test"]["labels"]) == len(metrics["test"]["confusion_matrix"]) == 77
         assert config.train.best_metric == "f1"

@@ -134,7 +134,8 @@ class TestRegression:
     @pytest.mark.parametrize("label", ["good", "inf", "nan", "1e39", "true", ["1"]])
     def test_no_number(self, load, label):
         with pytest.raises(
-            InputError, match=r"a label is not a number, in .*test\.jsonl line 2, expected a number, got"
+            InputError,
+            match=r"a label is not a number, in .*test\.jsonl line 2, expected a number, in the column .*, got",
         ):
             load(REGRESSION, test=[1, label, 3])
 

@@ -36,8 +36,8 @@ def with_gradients(function, inputs, *, use_compiled):
     return [np.array(tf.cast(one, "float32")) for one in (result, *tape.gradient(total, inputs))]
 
 
-def gelu_product(x, bias, kernel):
-    return kernels.gelu_product(x, bias, kernel, training=True)
+def gelu_product(x, bias, *factors):
+    return kernels.gelu_product(x, bias, factors, training=True)
 
 
 def dropout_add_norm(x, bias, residual, gamma, beta, *, rate=0.1, seed=None):
@@ -57,6 +57,10 @@ def case(name, *, rows=36, width=24, dtype="float32"):
     x = values(rows, width, dtype=dtype)
     if name == "gelu_product":
         return gelu_product, [x, values(width, seed=1), values(width, 10, seed=2, dtype=dtype)]
+    if name == "gelu_product_low_rank":
+        shapes = ((width, 10), (width, 2), (2, 10))
+        factors = [values(*shape, seed=seed, dtype=dtype) for seed, shape in enumerate(shapes, 2)]
+        return gelu_product, [x, values(width, seed=1), *factors]
     if name == "dropout_add_norm":
         return dropout_add_norm, [x, values(width, seed=1), values(rows, width, seed=2, dtype=dtype)] + [
             values(width, seed=seed) for seed in (3, 4)
@@ -66,7 +70,7 @@ def case(name, *, rows=36, width=24, dtype="float32"):
     return function, [qkv, tf.cast(values(3 * width, seed=1), dtype)]
 
 
-NAMES = ("gelu_product", "dropout_add_norm", "attention")
+NAMES = ("gelu_product", "gelu_product_low_rank", "dropout_add_norm", "attention")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -242,7 +246,7 @@ x = tf.random.stateless_normal([4000, 96], (1, 2))
 bias, seed = x[0], tf.constant([3, 4], tf.int64)
 with tf.GradientTape() as tape:
     tape.watch([x, bias])
-    y = kernels.gelu_product(x, bias, tf.eye(x.shape[1]), training=True)
+    y = kernels.gelu_product(x, bias, (tf.eye(x.shape[1]),), training=True)
     y = kernels.dropout_add_norm(y, bias, x, bias, bias, rate=0.1, seed=seed, epsilon=1e-6, training=True)
     y = kernels.attention(
         y, bias, tf.zeros([40, 1, 1, 100]), num_heads=2, rate=0.1, seed=seed, training=True

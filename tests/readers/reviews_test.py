@@ -33,17 +33,18 @@ def test_packaged_reviews_by_their_rule(source):
 
 def test_the_rating_itself(source):
     splits = sources.load(source, columns=Columns(label="rating"), problem_type=ProblemType.REGRESSION)
-    expected = {f"text \u2028 {i}": pytest.approx(rating) for i, rating in enumerate(RATINGS) if rating}
+    expected = {f"text \u2028 {i}": pytest.approx(rating) for i, rating in enumerate(RATINGS)}
     assert _labels(splits) == expected
     splits = sources.load(source)  # what is kept of the one is not taken for the other
     assert splits.label_names == ("negative", "positive")
 
 
+@pytest.mark.parametrize("name", reviews.FILES)
 @pytest.mark.parametrize(("column", "default"), [("text", "text"), ("text_pair", ""), ("weight", "")])
-def test_reviews_have_no_columns_to_choose(column, default):
-    expected = f"reviews has no columns to choose from, in data.{column}_column, expected '{default}', got 'body'"
+def test_reviews_have_no_columns_to_choose(name, column, default):
+    expected = f"^{name} has no columns to choose from, in data.{column}_column, expected '{default}', got 'body'"
     with pytest.raises(InputError, match=expected):
-        sources.load("reviews", columns=Columns(**{column: "body"}))
+        sources.load(name, columns=Columns(**{column: "body"}))
 
 
 def test_the_label_is_one_of_two():

@@ -130,28 +130,52 @@ def dropout(x, rate: float, seed):
     return x * kept
 
 
-def gelu_product(x, bias, kernel, *, training: bool | None):
-    """gelu(x + bias) @ kernel, of x (rows, units), bias (units,) and kernel (units, features).
+def product(x, factors: tuple):
+    """x @ kernel of factors (kernel,), and x @ (kernel + first @ second) of factors (kernel, first, second).
+
+    Args:
+        x: (rows, units).
+        factors: (units, features); and beside it (units, rank) and (rank, features), by which x is multiplied in turn.
+    """
+    kernel, *low_rank = factors
+    result = ops.matmul(x, kernel)
+    if low_rank:
+        first, second = low_rank
+        result = result + ops.matmul(ops.matmul(x, first), second)
+    return result
+
+
+def gelu_product(x, bias, factors: tuple, *, training: bool | None):
+    """product(gelu(x + bias), factors), of x (rows, units) and bias (units,).
 
     Compiled, the values between GELU and the product are not kept: the pass that needs their gradient makes them again.
     """
     operations = _operations(training, x.dtype)
     if not operations:
-        return ops.matmul(gelu(add_bias(x, bias, training=training), training=training), kernel)
+        return product(gelu(add_bias(x, bias, training=training), training=training), factors)
     import tensorflow as tf
 
     @tf.custom_gradient
-    def fused(x, bias, kernel):
+    def fused(x, bias, kernel, *low_rank):
         def gradient(upstream):
-            dy = tf.matmul(upstream, kernel, transpose_b=True)
+            dy, of_low_rank = tf.matmul(upstream, kernel, transpose_b=True), []
+            if low_rank:
+                first, second = low_rank
+                narrow = tf.matmul(upstream, second, transpose_b=True)
+                dy += tf.matmul(narrow, first, transpose_b=True)
             dx, dbias, y = operations.tf_finetune_bias_gelu_grad(x=x, bias=bias, dy=dy)
-            return dx, dbias, tf.matmul(y, upstream, transpose_a=True)
+            if low_rank:
+                of_low_rank = [
+                    tf.matmul(y, narrow, transpose_a=True),
+                    tf.matmul(tf.matmul(y, first), upstream, transpose_a=True),
+                ]
+            return dx, dbias, tf.matmul(y, upstream, transpose_a=True), *of_low_rank
 
         y = operations.tf_finetune_bias_gelu(x=x, bias=bias)
         y.set_shape(x.shape)
-        return tf.matmul(y, kernel), gradient
+        return product(y, (kernel, *low_rank)), gradient
 
-    return fused(x, tf.cast(bias, tf.float32), tf.convert_to_tensor(kernel))
+    return fused(x, tf.cast(bias, tf.float32), *map(tf.convert_to_tensor, factors))
 
 
 def dropout_add_norm(x, bias, residual, gamma, beta, *, rate: float, seed, epsilon: float, training: bool | None):

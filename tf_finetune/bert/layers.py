@@ -22,28 +22,22 @@ MASKED_SCORE, MASKED_SCORE_FLOAT16 = -1e9, -3e4
 
 
 def activated_product(name: str):
-    """The function of (product, bias, dense, training) that is dense.product(activation(product + bias)).
+    """The function of (x, bias, factors, training) that is kernels.product(activation(x + bias), factors).
 
     Args:
         name: a config.json's `hidden_act`; Hugging Face's "gelu" is the erf form.
     """
     if name in ("gelu", "gelu_python"):
-        return _gelu_product
+        return lambda x, bias, factors, training: kernels.gelu_product(x, bias, factors, training=training)
     if name in ("gelu_new", "gelu_pytorch_tanh"):
         activation = functools.partial(ops.gelu, approximate=True)
     else:
         activation = keras.activations.get("silu" if name == "swish" else name)
 
-    def plain(product, bias, dense, training):
-        return dense.product(activation(kernels.add_bias(product, bias, training=training)))
+    def plain(x, bias, factors, training):
+        return kernels.product(activation(kernels.add_bias(x, bias, training=training)), factors)
 
     return plain
-
-
-def _gelu_product(product, bias, dense, training):
-    if dense.lora_enabled:
-        return dense.product(kernels.gelu(kernels.add_bias(product, bias, training=training), training=training))
-    return kernels.gelu_product(product, bias, dense.kernel, training=training)
 
 
 _blank = contextvars.ContextVar("_blank", default=False)
@@ -92,13 +86,20 @@ class Dropout(layers.Dropout):
 class Dense(layers.Dense):
     """Keras's, of inputs (rows, features) alone."""
 
+    @property
+    def factors(self) -> tuple:
+        """What `kernels.product` multiplies by: the kernel, and beside it the two factors of LoRA.
+
+        Keras multiplies by the sum of the kernel and their product, through which the gradient of a whole kernel would
+        be computed.
+        """
+        if not self.lora_enabled:
+            return (self.kernel,)
+        return self._kernel, self.lora_kernel_a, self.lora_alpha / self.lora_rank * self.lora_kernel_b
+
     def product(self, inputs):
         """Without the bias and what comes after it."""
-        if not self.lora_enabled:
-            return ops.matmul(inputs, self.kernel)
-        # Not by the merged kernel, as Keras has it: through that the gradient of a whole kernel would be computed.
-        update = ops.matmul(ops.matmul(inputs, self.lora_kernel_a), self.lora_kernel_b)
-        return ops.matmul(inputs, self._kernel) + self.lora_alpha / self.lora_rank * update
+        return kernels.product(inputs, self.factors)
 
     def call(self, inputs, training=None):
         return self.activation(kernels.add_bias(self.product(inputs), self.bias, training=training))
@@ -255,7 +256,7 @@ class BertLayer(layers.Layer):
         bias, rate = self.attention.output_dense.bias, self.attention_dropout.rate
         hidden = self.attention_layer_norm(attended, bias, hidden, rate=rate, seed=after_attention, training=training)
         expanded, bias = self.intermediate.product(hidden), self.intermediate.bias
-        expanded = self.activated_product(expanded, bias, self.output_dense, training)
+        expanded = self.activated_product(expanded, bias, self.output_dense.factors, training)
         bias, rate = self.output_dense.bias, self.output_dropout.rate
         return self.output_layer_norm(expanded, bias, hidden, rate=rate, seed=at_the_end, training=training)
 

@@ -18,7 +18,9 @@ class StepMemory:
     """Bytes that training takes on top of the weights, which are in memory before it begins.
 
     Attributes:
-        fixed: whatever the batch: gradients, two slots of the optimizer, and TensorFlow's own.
+        fixed: whatever the batch: gradients, two slots of the optimizer, another copy of the gradients on their way to
+            the update, and TensorFlow's own. A sparse gradient of a table becomes dense where it is applied; all others
+            are copied when they are clipped.
         per_token: for each token of a batch, padding included.
         per_pair: for each pair of tokens of one text, where attention keeps numbers for each.
     """
@@ -44,6 +46,7 @@ def step_memory(
     compiled: bool,
     accumulation: bool = False,
     averages: bool = False,
+    trained_weights: int | None = None,
 ) -> StepMemory:
     """What a step takes with an Adam optimizer and clipped gradients.
 
@@ -54,7 +57,9 @@ def step_memory(
         compiled: whether the operations of native/ are used; they keep less.
         accumulation: whether gradients are summed over the pieces of a batch; "batch" then means a piece.
         averages: whether a moving average of the weights is kept.
+        trained_weights: numbers in the weights that are trained; None means all. What blocks keep is counted of all.
     """
+    trained = num_weights(architecture) if trained_weights is None else trained_weights
     hidden, layers = architecture.hidden_size, architecture.num_hidden_layers
     scores = architecture.num_attention_heads * activation_bytes
     in_block = _kept_in_block(architecture, activation_bytes, compiled=compiled)
@@ -67,10 +72,10 @@ def step_memory(
     if gradient_checkpointing:
         kept, kept_pairs = layers * hidden * activation_bytes, blocks_at_work * pairs_in_block
     # The sums so far and those with a piece's gradient; the averages and what becomes of them in a step.
-    copies = 2 * (accumulation + averages) * num_weights(architecture) * FLOAT32
+    copies = 2 * (accumulation + averages) * trained * FLOAT32
     embeddings = 8 * hidden * FLOAT32  # looked up and added in float32, three sparse gradients on the way back
     return StepMemory(
-        fixed=_optimizer_bytes(architecture, activation_bytes) + copies + BASE,
+        fixed=4 * trained * FLOAT32 + copies + _rounded_kernels(architecture, activation_bytes) + BASE,
         per_token=kept + blocks_at_work * in_block + embeddings,
         per_pair=kept_pairs + pairs_at_work,
     )
@@ -89,15 +94,10 @@ def _table_rows(architecture: BertArchitecture) -> int:
     return architecture.vocab_size + architecture.max_position_embeddings + architecture.type_vocab_size
 
 
-def _optimizer_bytes(architecture: BertArchitecture, activation_bytes: int) -> int:
-    """Gradients of all weights and two slots each, and another copy on the way to the update.
-
-    A sparse gradient of a table becomes dense where it is applied; all others are copied when they are clipped. Mixed
-    precision rounds a copy of each kernel.
-    """
-    weights = num_weights(architecture)
-    kernels = weights - _table_rows(architecture) * architecture.hidden_size
-    return 4 * weights * FLOAT32 + (0 if activation_bytes == FLOAT32 else kernels * activation_bytes)
+def _rounded_kernels(architecture: BertArchitecture, activation_bytes: int) -> int:
+    """Mixed precision rounds a copy of each kernel."""
+    kernels = num_weights(architecture) - _table_rows(architecture) * architecture.hidden_size
+    return 0 if activation_bytes == FLOAT32 else kernels * activation_bytes
 
 
 def _kept_in_block(architecture: BertArchitecture, activation_bytes: int, *, compiled: bool) -> int:

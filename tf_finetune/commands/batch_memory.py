@@ -33,13 +33,19 @@ def check_known(config: ExperimentConfig) -> None:
         raise _unknown("this machine's free memory cannot be read")
 
 
-def with_budget(config: ExperimentConfig, lengths: np.ndarray, architecture: BertArchitecture) -> ExperimentConfig:
+def with_budget(
+    config: ExperimentConfig,
+    lengths: np.ndarray,
+    architecture: BertArchitecture,
+    trained_weights: int | None = None,
+) -> ExperimentConfig:
     """A copy in which train.batch_tokens=0 has become the most tokens that fit.
 
     Args:
         config: as it was asked for; where it says how large batches are, it comes back as it is.
         lengths: int [examples], tokens of each text of the training split.
         architecture: of the model, which is loaded already.
+        trained_weights: numbers in the weights that are trained; None means all.
 
     Raises:
         InputError: not even one text of the longest length fits, or the free memory is not known.
@@ -49,12 +55,17 @@ def with_budget(config: ExperimentConfig, lengths: np.ndarray, architecture: Ber
     free = free_memory.of_gpu() if runtime.gpus() else free_memory.of_machine()
     if free is None:
         raise _unknown("this device does not say how much memory is free")
-    tokens = _largest_budget(config, lengths, _step_memory(config, architecture), free)
+    tokens = _largest_budget(config, lengths, _step_memory(config, architecture, trained_weights), free)
     print(f"batch_tokens: {tokens} tokens a batch, by the {_gib(free)} free", flush=True)
     return dataclasses.replace(config, train=dataclasses.replace(config.train, batch_tokens=tokens))
 
 
-def warn_of_too_large(config: ExperimentConfig, lengths: np.ndarray, architecture: BertArchitecture) -> None:
+def warn_of_too_large(
+    config: ExperimentConfig,
+    lengths: np.ndarray,
+    architecture: BertArchitecture,
+    trained_weights: int | None = None,
+) -> None:
     """Warns where the largest batch needs more memory than is free: Linux ends a process that takes it, unanswered.
 
     A GPU answers by itself, and is not asked.
@@ -63,10 +74,12 @@ def warn_of_too_large(config: ExperimentConfig, lengths: np.ndarray, architectur
         config: its budget of tokens found.
         lengths: int [examples], tokens of each text of the training split.
         architecture: of the model, which is loaded already.
+        trained_weights: numbers in the weights that are trained; None means all.
     """
     free = None if runtime.gpus() else free_memory.of_machine()
     texts, length = _largest_batch(config, lengths)
-    needed = _step_memory(config, architecture).of_batch(math.ceil(texts / config.train.accumulation_steps), length)
+    memory = _step_memory(config, architecture, trained_weights)
+    needed = memory.of_batch(math.ceil(texts / config.train.accumulation_steps), length)
     if free is not None and needed > free:
         runtime.warn(
             f"a batch of {texts} texts x {length} tokens needs about {_gib(needed)} of memory, and {_gib(free)} is "
@@ -118,7 +131,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     return False
 
 
-def _step_memory(config: ExperimentConfig, architecture: BertArchitecture) -> StepMemory:
+def _step_memory(
+    config: ExperimentConfig, architecture: BertArchitecture, trained_weights: int | None = None
+) -> StepMemory:
     is_bfloat16 = runtime.training_policy(config.runtime.precision) == "mixed_bfloat16"
     return step_memory(
         architecture,
@@ -127,6 +142,7 @@ def _step_memory(config: ExperimentConfig, architecture: BertArchitecture) -> St
         compiled=compiled.operations() is not None,
         accumulation=config.train.accumulation_steps > 1,
         averages=config.optimizer.ema_momentum > 0,
+        trained_weights=trained_weights,
     )
 
 

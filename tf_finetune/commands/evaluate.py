@@ -10,7 +10,6 @@ from tf_finetune.commands import continual
 from tf_finetune.commands.restore import load_classifier, trained_run
 from tf_finetune.config import ExperimentConfig, ProblemType
 from tf_finetune.data import sources
-from tf_finetune.data.tokenized import TokenizedExamples
 from tf_finetune.errors import InputError
 from tf_finetune.evaluation.metrics import metrics_of, number_text
 from tf_finetune.workdir import Workdir, read_manifest
@@ -53,9 +52,9 @@ def evaluate(workdir: str | Path, config: ExperimentConfig | None = None) -> dic
     splits = load_splits(config, folder, Workdir(workdir))
     classifier = load_classifier(folder, config)
     trained = settings.load_json(Workdir(workdir).config)
+    if config.data == trained.data:
+        _warn_if_changed(folder, classifier, splits, counts=not config.data.replay)
     results = measure(classifier, splits, source=config.data.source)
-    if config.data == trained.data and "validation" in splits:
-        _warn_if_changed(folder, classifier.tokenize(splits["validation"]))
     if config.data.source == trained.data.source:
         results |= _of_earlier_run(classifier, config)
     print_table(results, classifier)
@@ -63,9 +62,16 @@ def evaluate(workdir: str | Path, config: ExperimentConfig | None = None) -> dic
     return results
 
 
-def _warn_if_changed(checkpoint: Path, validation: TokenizedExamples) -> None:
-    if read_manifest(checkpoint)["data"]["validation"]["sha256"] != validation.digest():
-        runtime.warn("the data has changed since the run was trained; what is measured may be what was trained on")
+def _warn_if_changed(
+    checkpoint: Path, classifier: "Classifier", splits: dict[str, sources.Examples], *, counts: bool
+) -> None:
+    """Validation is known by its tokens and labels; of train the number of examples is compared, if it `counts`."""
+    then = read_manifest(checkpoint)["data"]
+    changed = counts and len(splits.get("train", ())) != then["train"]["examples"]
+    if not changed and "validation" in splits:
+        changed = classifier.tokenize(splits["validation"]).digest() != then["validation"]["sha256"]
+    if changed:
+        runtime.warn("the data has changed since the run was trained, and its splits with it")
 
 
 def measure(classifier: "Classifier", splits: dict[str, sources.Examples], *, source: str) -> dict[str, dict[str, Any]]:

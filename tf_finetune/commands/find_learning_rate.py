@@ -81,7 +81,7 @@ def _losses(inputs) -> tuple[list[float], list[float]]:
 
     classifier, tokenized, _ = prepared(inputs)
     train = tokenized["train"]
-    chosen = with_budget(inputs.config, TrainingState(), train.lengths, classifier.model.architecture)
+    chosen = with_budget(inputs.config, TrainingState(), train.lengths, classifier.model)
     whole_range = {"optimizer.learning_rate": HIGHEST, "optimizer.warmup_steps": 0, "optimizer.warmup_proportion": 0.0}
     chosen = settings.with_values(chosen, whole_range)
     schedule = compile_classifier(classifier, train.labels, chosen, STEPS, schedule="range_test")

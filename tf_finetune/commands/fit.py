@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 import shlex
 import sys
 import textwrap
@@ -15,7 +16,7 @@ import keras
 import numpy as np
 
 from tf_finetune import runtime, settings
-from tf_finetune.bert.architecture import BertArchitecture
+from tf_finetune.bert.model import TFBertForSequenceClassification
 from tf_finetune.commands import batch_memory, resume
 from tf_finetune.commands.inputs import Inputs
 from tf_finetune.commands.model_setup import build_classifier, choose_weights, compile_classifier
@@ -56,7 +57,7 @@ def fit(inputs: Inputs, run: Workdir, stops: Stops, *, num_train_steps: int | No
     classifier, tokenized, policy = prepared(inputs)
     facts = _facts(config, tokenized, inputs.splits, policy)
     state = resume.beginning(earlier, facts["data"], source=config.data.source)
-    chosen = with_budget(config, state, tokenized["train"].lengths, classifier.model.architecture)
+    chosen = with_budget(config, state, tokenized["train"].lengths, classifier.model)
     if num_train_steps is None:
         orders = (training_order_of(tokenized["train"], chosen, epoch) for epoch in range(config.train.epochs))
         num_train_steps = sum(map(len, orders))
@@ -182,13 +183,14 @@ def _facts(
 
 
 def with_budget(
-    config: ExperimentConfig, state: TrainingState, lengths: np.ndarray, architecture: BertArchitecture
+    config: ExperimentConfig, state: TrainingState, lengths: np.ndarray, model: TFBertForSequenceClassification
 ) -> ExperimentConfig:
     """A copy with its budget of tokens found: a run keeps the one it began with."""
     if state.step and config.train.batch_tokens == 0:
         return dataclasses.replace(config, train=dataclasses.replace(config.train, batch_tokens=state.batch_tokens))
-    chosen = batch_memory.with_budget(config, lengths, architecture)
-    batch_memory.warn_of_too_large(chosen, lengths, architecture)
+    trained = sum(math.prod(variable.shape) for variable in model.trainable_variables)
+    chosen = batch_memory.with_budget(config, lengths, model.architecture, trained)
+    batch_memory.warn_of_too_large(chosen, lengths, model.architecture, trained)
     return chosen
 
 

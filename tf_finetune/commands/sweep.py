@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tf_finetune import json_files, runtime, settings
+from tf_finetune import hub, json_files, runtime, settings
 from tf_finetune.bert.architecture import BertArchitecture
 from tf_finetune.commands import search_space, several_runs
 from tf_finetune.commands.search_space import Range, SearchSpace
@@ -14,7 +14,6 @@ from tf_finetune.commands.train import train
 from tf_finetune.config import ExperimentConfig, ProblemType
 from tf_finetune.errors import InputError, RunError
 from tf_finetune.evaluation.metrics import headline, score
-from tf_finetune.hub import HubUnreachable
 from tf_finetune.workdir import Workdir, remove_folder
 
 if TYPE_CHECKING:
@@ -63,11 +62,10 @@ def sweep(
             print(f"trial {number:04d} of {trials}: {_in_words(values)}", flush=True)
             try:
                 is_good = _run(study, number, settings.with_values(config, values), root.path, is_process=is_process)
-            except HubUnreachable:
-                raise
-            except InputError:  # of the first trial, and so most likely of all
-                (root.path / STUDY).unlink()
-                several_runs.forget_plan(root)
+            except InputError:
+                if not number:  # of the first trial, and so most likely of all
+                    (root.path / STUDY).unlink()
+                    several_runs.forget_plan(root)
                 raise
             failures = 0 if is_good else failures + 1
             if failures == MOST_FAILURES:
@@ -125,16 +123,13 @@ def _run(study: "optuna.Study", number: int, config: ExperimentConfig, root: Pat
     """Trains a trial, and tells the study how good it is; or that it could not be trained, and why.
 
     Raises:
-        HubUnreachable: it is a fault of no trial; the same command goes on with this one.
-        InputError: the first trial could not be.
+        InputError: the first trial could not be; or the hub is out of reach, which is no fault of the trial.
     """
     run = _run_of(number, root)
     try:
         best = train(config, run.path, is_process=is_process)
-    except HubUnreachable:
-        raise
     except (InputError, RunError) as error:
-        if isinstance(error, InputError) and not number:
+        if hub.is_to_be_tried_again(error) or (isinstance(error, InputError) and not number):
             raise
         return _failed(study, number, run, str(error))
     several_runs.forget_models()

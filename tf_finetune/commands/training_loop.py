@@ -253,7 +253,8 @@ def _work(order: BatchOrder, lengths: np.ndarray, architecture: BertArchitecture
             architecture,
             batch_size=order.rows,
             length=order.widths,
-            frozen_layers=chosen.freeze_layers if chosen.freeze_embeddings or chosen.lora_rank else 0,
+            frozen_embeddings=chosen.freeze_embeddings,
+            frozen_layers=chosen.freeze_layers,
             lora=chosen.lora_rank > 0,
         ),
     )

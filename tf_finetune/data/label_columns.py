@@ -32,6 +32,9 @@ class Named:
         return self.codes[shifts + np.arange(len(shifts))], counts
 
 
+NUMBER = "a number, in the column that data.label_column names"
+
+
 def numbers(rows: Rows) -> np.ndarray:
     """The labels as float32 [rows].
 
@@ -42,7 +45,7 @@ def numbers(rows: Rows) -> np.ndarray:
     wrong = np.flatnonzero(~np.isfinite(values))
     if len(wrong):
         got = rows.table["label"][int(wrong[0])].as_py() or rows.table["labels"][int(wrong[0])].as_py()
-        raise InputError("a label is not a number", where=rows.place(wrong[0]), expected="a number", got=repr(got))
+        raise InputError("a label is not a number", where=rows.place(wrong[0]), expected=NUMBER, got=repr(got))
     return values
 
 

@@ -12,12 +12,11 @@ from tf_finetune.data.examples import Examples
 from tf_finetune.data.store import Rows
 from tf_finetune.errors import InputError
 from tf_finetune.readers import files, hub_datasets, reviews, tables, tfds_datasets
-from tf_finetune.readers.rows import WHOLE, Columns, Found, refuse_columns
+from tf_finetune.readers.rows import TEXT_AND_LABEL, WHOLE, Columns, Found, refuse_columns
 
 # The same 50,000 reviews, and 50,000 without labels, under the first name of either catalog.
 IMDB_ON_HUB, IMDB_IN_TFDS = "stanfordnlp/imdb", "imdb_reviews/plain_text"
 
-TEXT_AND_LABEL = Columns()
 
 T = TypeVar("T")
 

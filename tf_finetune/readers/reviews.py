@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from tf_finetune import packages
 from tf_finetune.errors import InputError
-from tf_finetune.readers.rows import Columns, OnFault, Reader, Row, refuse_columns
+from tf_finetune.readers.rows import TEXT_AND_LABEL, Columns, OnFault, Reader, Row, refuse_columns
 
 PACKAGE = "vaderSentiment==2.5"
 ARCHIVE = "hutto_ICWSM_2014.tar.gz"
@@ -18,21 +18,21 @@ FILES = {
 RATING = "rating"
 
 
-def packaged_reviews(source: str = "reviews", columns: Columns = Columns()) -> Reader:  # noqa: B008 - frozen
-    """The rows of a source of FILES: of texts that are there twice the first, and none rated 0.
+def packaged_reviews(source: str = "reviews", columns: Columns = TEXT_AND_LABEL) -> Reader:
+    """The rows of a source of FILES, of texts that are there twice the first.
 
     Args:
         source: one of FILES.
-        columns: the default ones, where the sign of the mean rating is the label, "positive" or "negative"; or
-            `label=RATING`: the mean rating itself, from -4 to 4.
+        columns: the default ones, where the sign of the mean rating is the label, "positive" or "negative", and rows
+            rated 0 are left out; or `label=RATING`: the mean rating itself, from -4 to 4.
 
     Raises:
         InputError: other columns; from the reader, that the package that carries the texts cannot be had.
     """
     is_number = columns.label == RATING
     refuse_columns(source, Columns(text=columns.text, text_pair=columns.text_pair, weight=columns.weight))
-    if not is_number and columns.label != Columns().label:
-        expected = f"'{Columns().label}' (positive or negative) or '{RATING}' (a number from -4 to 4)"
+    if not is_number and columns.label != TEXT_AND_LABEL.label:
+        expected = f"'{TEXT_AND_LABEL.label}' (positive or negative) or '{RATING}' (a number from -4 to 4)"
         raise InputError(
             f"no such column of {source}", where="data.label_column", expected=expected, got=repr(columns.label)
         )
@@ -42,7 +42,7 @@ def packaged_reviews(source: str = "reviews", columns: Columns = Columns()) -> R
         # Not splitlines(), which also splits at rarer separators.
         for number, line in enumerate(_content(FILES[source]).strip().split("\r\n"), 1):
             _, rating, text = line.split("\t")
-            if float(rating) != 0 and text not in seen:
+            if (is_number or float(rating) != 0) and text not in seen:
                 seen.add(text)
                 label = rating if is_number else "positive" if float(rating) > 0 else "negative"
                 yield Row(text, label, where=f"{source} line {number}")

@@ -45,6 +45,9 @@ class Columns:
         return tuple(name for name in (self.text, self.label, self.text_pair, self.weight) if name)
 
 
+TEXT_AND_LABEL = Columns()
+
+
 class Row(NamedTuple):
     """One labelled text, or pair of texts.
 
