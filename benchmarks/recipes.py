@@ -80,8 +80,6 @@ def run(name: str, seed: int) -> dict[str, Any]:
     """What a run says of itself: validation, seconds and peak memory of its process, trained weights."""
     workdir = FOLDER / name / str(seed)
     kept = workdir / "recipe.json"
-    if kept.is_file() and json.loads(kept.read_text()).get("settings") != settings_of(name):
-        sys.exit(f"{workdir} is of other settings; remove it")
     if not kept.is_file():
         is_new = not workdir.exists()
         command = [sys.executable, "-m", "tf_finetune", "train", f"--config={CONFIG}", f"--workdir={workdir}"]
@@ -99,7 +97,10 @@ def run(name: str, seed: int) -> dict[str, Any]:
             "trained": trained_weights(workdir),
         }
         kept.write_text(json.dumps({"validation": best["validation"], **found}))
-    return json.loads(kept.read_text())
+    found = json.loads(kept.read_text())
+    if found.get("settings") != settings_of(name):
+        sys.exit(f"{workdir} is of other settings; remove it")
+    return found
 
 
 def trained_weights(workdir: Path) -> int:

@@ -2,7 +2,7 @@
 
 tf-finetune train --config=snli_bert_base --workdir=runs/snli
 
-550,000 pairs for training; those without an agreed label (-1 on the hub) are left out. On a CPU that is days:
+550,000 pairs for training; those without an agreed label (-1 on the hub) are left out. On a CPU expect days:
 --config.data.max_examples=20000 is a beginning. Neither time nor score has been measured here.
 """
 

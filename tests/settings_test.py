@@ -119,7 +119,8 @@ class TestLoad:
     def test_no_such_file_names_the_known_ones(self):
         with pytest.raises(
             InputError,
-            match=r"no such config file, in --config, .*my_data, .*reviews_minilm, smoke, .*got nowhere",
+            match=r"no such config file, in --config, .*my_data, review_ratings, reviews_minilm, smoke, "
+            r"snli_bert_base, got nowhere",
         ):
             settings.load("nowhere")
 

@@ -36,12 +36,17 @@ def parquet_file(rows: list[tuple[str, int]]) -> bytes:
 
 def dataset_card(**configs: dict[str, object]) -> bytes:
     """README.md of a dataset: config name -> its splits."""
+    infos = "".join(INFO.format(name=name) for name in configs)
+    return CARD.format(infos=infos.rstrip(), configs=config_lines(configs)).encode()
+
+
+def config_lines(configs: dict[str, object]) -> str:
+    """What a card says of where each config has its splits."""
     lines = []
     for name, splits in configs.items():
         lines += [f"- config_name: {name}", "  data_files:"]
         lines += [f"  - split: {split}\n    path: {name}/{split}-*" for split in splits]
-    infos = "".join(INFO.format(name=name) for name in configs)
-    return CARD.format(infos=infos.rstrip(), configs="\n".join(lines)).encode()
+    return "\n".join(lines)
 
 
 def dataset_files(splits: dict[str, list[tuple[str, int]]]) -> dict[str, bytes]:

@@ -30,8 +30,6 @@ COMMIT = re.compile("[0-9a-f]{40}")
 LOG_IN = "`hf auth login` or HF_TOKEN"
 # Libraries whose errors mean that an address did not answer; their own classes differ between versions.
 NETWORK_LIBRARIES = {"httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3", "aiohttp", "hf_xet"}
-
-
 # Why the hub is not asked where the user does not want it to be.
 OFFLINE = "HF_HUB_OFFLINE is set"
 

@@ -119,6 +119,7 @@ def test_base_model(hub, workdir, config, checkpoint, base, started_from):
         ("imdb", ["stanfordnlp/imdb"], "stanfordnlp/imdb"),
         ("hub:squad", ["squad"], "squad"),
         ("tfds:imdb_reviews", None, "imdb_reviews of TensorFlow Datasets"),
+        ("product_reviews", None, "product reviews (the sentences packaged with vaderSentiment)"),
         ("/home/me/secret/a.csv,/home/me/secret/b.csv", None, "a.csv, b.csv"),
     ],
 )

@@ -3,6 +3,7 @@
 import io
 
 import datasets
+from stand_ins import config_lines
 
 from tf_finetune import settings
 from tf_finetune.commands.evaluate import evaluate
@@ -31,15 +32,6 @@ def splits(features, rows, names, folder="data"):
         f"{folder}/{name}-00000-of-00001.parquet": parquet(features, [of_split(name, row) for row in rows])
         for name in names
     }
-
-
-def card(configs):
-    """README.md of a dataset with several configs, each with its splits."""
-    lines = ["---", "configs:"]
-    for name, its in configs.items():
-        lines += [f"- config_name: {name}", "  data_files:"]
-        lines += [f"  - split: {split}\n    path: {name}/{split}-*" for split in its]
-    return "\n".join([*lines, "---", ""]).encode()
 
 
 def run(name, workdir):
@@ -81,7 +73,7 @@ class TestOnTheHub:
         ]
         files = splits(features, rows, SPLITS, "simplified")
         files["raw/train-00000-of-00001.parquet"] = next(iter(files.values()))
-        files["README.md"] = card({"raw": ["train"], "simplified": SPLITS})
+        files["README.md"] = f"---\nconfigs:\n{config_lines({'raw': ['train'], 'simplified': SPLITS})}\n---\n".encode()
         add_dataset("google-research-datasets/go_emotions", files)
         config, metrics = run("go_emotions_bert_base", tmp_path / "run")
         assert metrics["test"]["labels"] == names

@@ -135,7 +135,8 @@ class TestRegression:
     def test_no_number(self, load, label):
         with pytest.raises(
             InputError,
-            match=r"a label is not a number, in .*test\.jsonl line 2, expected a number, in the column .*, got",
+            match=r"a label is not a number, in .*test\.jsonl line 2, "
+            r"expected a number, in the column that data.label_column names, got",
         ):
             load(REGRESSION, test=[1, label, 3])
 

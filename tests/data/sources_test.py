@@ -85,7 +85,10 @@ def test_source_is_the_pinned_one(tmp_path, write_table, monkeypatch):
 
 @pytest.mark.parametrize("source", ["review", "hub", "owner/name", ""])
 def test_no_such_data(source):
-    expected = "no such data, in data.source, expected reviews, .*, hub:OWNER/NAME, tfds:NAME, a file, .* a folder, got"
+    expected = (
+        "no such data, in data.source, expected reviews, product_reviews, imdb, hub:OWNER/NAME, tfds:NAME, a file, "
+        ".* a folder, got"
+    )
     for function in (sources.load, sources.pinned):
         with pytest.raises(InputError, match=expected):
             function(source)

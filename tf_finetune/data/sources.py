@@ -17,7 +17,6 @@ from tf_finetune.readers.rows import TEXT_AND_LABEL, WHOLE, Columns, Found, refu
 # The same 50,000 reviews, and 50,000 without labels, under the first name of either catalog.
 IMDB_ON_HUB, IMDB_IN_TFDS = "stanfordnlp/imdb", "imdb_reviews/plain_text"
 
-
 T = TypeVar("T")
 
 is_table = tables.is_table
