@@ -66,7 +66,9 @@ def _warn_if_changed(
     checkpoint: Path, classifier: "Classifier", splits: dict[str, sources.Examples], *, counts: bool
 ) -> None:
     """Validation is known by its tokens and labels; of train the number of examples is compared, if it `counts`."""
-    then = read_manifest(checkpoint)["data"]
+    then = read_manifest(checkpoint).get("data")
+    if then is None:  # a checkpoint of an earlier version says nothing of its data
+        return
     changed = counts and len(splits.get("train", ())) != then["train"]["examples"]
     if not changed and "validation" in splits:
         changed = classifier.tokenize(splits["validation"]).digest() != then["validation"]["sha256"]
