@@ -132,7 +132,8 @@ def _data_of(checkpoint: str, label_names: tuple[str, ...], problem_type: Proble
             expected=" or ".join(label_names),
             got=" or ".join(theirs.label_names),
         )
-    now, then = len(theirs.examples["train"]), read_manifest(Path(checkpoint))["data"]["train"]["examples"]
+    now, trained = len(theirs.examples["train"]), read_manifest(Path(checkpoint)).get("data")  # not in earlier formats
+    then = trained["train"]["examples"] if trained else now
     if now != then and not old.data.replay:
         runtime.warn(f"the earlier run's data has changed: it was trained on {then} examples, and there are {now} now")
     return theirs if theirs.label_names == label_names else sources.load(**options, label_names=label_names)
