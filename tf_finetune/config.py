@@ -93,6 +93,9 @@ class DataConfig:
     text_pair_column: str = ""
     # How much each example counts in the training loss, 0 or more; "" means all the same.
     weight_column: str = ""
+    # Columns by whose values `report` and `compare` break results down, such as a product or a region, with commas
+    # between; "" means none. They are read with the others, so that one that is missing is found before training.
+    slice_columns: str = ""
     # Where model.checkpoint is the workdir of a run: examples that it was trained on, trained on again beside the new
     # ones, against forgetting; as a share of the number of the new ones. The tokens of all of them are in memory then.
     replay: float = 0.0

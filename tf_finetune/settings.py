@@ -297,6 +297,7 @@ def source_options(config: ExperimentConfig) -> dict[str, Any]:
             label=config.data.label_column,
             text_pair=config.data.text_pair_column,
             weight=config.data.weight_column,
+            slices=tuple(slice_columns(config)),
         ),
         "problem_type": config.model.problem_type,
         "max_examples": config.data.max_examples,
@@ -305,6 +306,11 @@ def source_options(config: ExperimentConfig) -> dict[str, Any]:
         "fold": config.data.fold,
         "seed": config.runtime.seed,
     }
+
+
+def slice_columns(config: ExperimentConfig) -> list[str]:
+    """The names in data.slice_columns, each once."""
+    return list(dict.fromkeys(filter(None, map(str.strip, config.data.slice_columns.split(",")))))
 
 
 def dropout_overrides(config: ExperimentConfig) -> dict[str, float]:

@@ -21,6 +21,8 @@ class Examples:
         text_pairs: the second texts; None for single texts.
         weights: float32 [examples], how much each counts in training; None means all the same.
         places: the file and line of each.
+        slices: what each has in the columns that results are broken down by, in the order of their names; None where
+            there are no such columns.
         rows_key: stands for the rows on disk that these are some of; "" for texts that are not on disk.
     """
 
@@ -29,6 +31,7 @@ class Examples:
     text_pairs: Sequence[str] | None = None
     weights: np.ndarray | None = None
     places: Sequence[str] | None = None
+    slices: Sequence[Sequence[str]] | None = None
     rows_key: str = ""
 
     def __len__(self) -> int:
@@ -37,7 +40,7 @@ class Examples:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Examples):
             return NotImplemented
-        mine, theirs = ((e.texts, e.text_pairs, e.places) for e in (self, other))
+        mine, theirs = ((e.texts, e.text_pairs, e.places, e.slices) for e in (self, other))
         return mine == theirs and np.array_equal(self.labels, other.labels) and _same(self.weights, other.weights)
 
     __hash__ = None
@@ -56,6 +59,7 @@ class Examples:
             text_pairs=_taken(self.text_pairs, positions),
             weights=None if self.weights is None else self.weights[positions],
             places=_taken(self.places, positions),
+            slices=_taken(self.slices, positions),
         )
 
     def drawn(self, count: int, seed: int) -> "Examples":
@@ -71,7 +75,7 @@ class Examples:
         return f"{self.rows_key}/{hashlib.sha256(self.texts.indices.tobytes()).hexdigest()}"
 
 
-def _taken(column: Sequence[str] | None, positions: np.ndarray) -> Sequence[str] | None:
+def _taken(column: Sequence[Any] | None, positions: np.ndarray) -> Sequence[Any] | None:
     if column is None or isinstance(column, Strings):
         return column if column is None else column.take(positions)
     return [column[position] for position in positions]

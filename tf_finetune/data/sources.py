@@ -127,6 +127,7 @@ def _examples(part: splitting.Part, values: np.ndarray, columns: Columns) -> Exa
         text_pairs=rows.strings("text_pair", indices) if columns.text_pair else None,
         weights=rows.numbers("weight", np.float32)[indices] if columns.weight else None,
         places=rows.strings("where", indices),
+        slices=rows.strings("slices", indices) if columns.slices else None,
         rows_key=rows.key,
     )
 

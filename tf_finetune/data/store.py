@@ -52,7 +52,7 @@ class Rows:
         return np.concatenate([np.zeros(0, dtype), *(numbers_of(chunk, dtype) for chunk in self.table[column].chunks)])
 
     def strings(self, column: str, indices: np.ndarray) -> Strings:
-        """These rows' `text`, `text_pair` or `where`."""
+        """These rows' `text`, `text_pair` or `where`; or `slices`, each a list of strings."""
         return Strings(self.table[column], indices)
 
     def place(self, index: int) -> str:
@@ -108,6 +108,7 @@ def _write(path: Path, rows: Iterator[Row]) -> None:
         labels=datasets.List(string),
         weight=datasets.Value("float32"),
         where=string,
+        slices=datasets.List(string),
         hash=datasets.Value("uint64"),
         tenth=datasets.Value("uint8"),
     )
@@ -139,7 +140,7 @@ def _pieces(rows: Iterable[Row]) -> Iterator[list[Row]]:
 
 
 def _table(rows: list[Row], schema: pa.Schema) -> pa.Table:
-    texts, labels, pairs, weights, places = zip(*rows, strict=True)
+    texts, labels, pairs, weights, places, slices = zip(*rows, strict=True)
     digests = [sha256_of(text) for text in texts]
     columns = {
         "text": texts,
@@ -148,6 +149,7 @@ def _table(rows: list[Row], schema: pa.Schema) -> pa.Table:
         "labels": [None if isinstance(label, str) else label for label in labels],
         "weight": np.array(weights, np.float32),
         "where": places,
+        "slices": slices,
         "hash": np.frombuffer(b"".join(digest[:8] for digest in digests), ">u8").astype(np.uint64),
         "tenth": np.array([tenth_of(digest) for digest in digests], np.uint8),
     }

@@ -1,5 +1,6 @@
 """The packaged reviews: sentences of movie and of product reviews, rated by people (Hutto and Gilbert 2014)."""
 
+import dataclasses
 import tarfile
 from collections.abc import Iterator
 
@@ -30,7 +31,7 @@ def packaged_reviews(source: str = "reviews", columns: Columns = TEXT_AND_LABEL)
         InputError: other columns; from the reader, that the package that carries the texts cannot be had.
     """
     is_number = columns.label == RATING
-    refuse_columns(source, Columns(text=columns.text, text_pair=columns.text_pair, weight=columns.weight))
+    refuse_columns(source, dataclasses.replace(columns, label=TEXT_AND_LABEL.label))
     if not is_number and columns.label != TEXT_AND_LABEL.label:
         expected = f"'{TEXT_AND_LABEL.label}' (positive or negative) or '{RATING}' (a number from -4 to 4)"
         raise InputError(

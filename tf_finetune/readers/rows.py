@@ -38,11 +38,12 @@ class Columns:
     label: str = "label"
     text_pair: str = ""
     weight: str = ""
+    slices: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
         """Those that are there."""
-        return tuple(name for name in (self.text, self.label, self.text_pair, self.weight) if name)
+        return (*(name for name in (self.text, self.label, self.text_pair, self.weight) if name), *self.slices)
 
 
 TEXT_AND_LABEL = Columns()
@@ -57,6 +58,7 @@ class Row(NamedTuple):
         text_pair: the second text, where there is one.
         weight: how much the example counts in training.
         where: its file and line, for messages.
+        slices: what the columns say by whose values results are broken down.
     """
 
     text: str
@@ -64,6 +66,7 @@ class Row(NamedTuple):
     text_pair: str | None = None
     weight: float = 1.0
     where: str = ""
+    slices: tuple[str, ...] = ()
 
 
 # What to do about a row that cannot be used: `refuse` it all, or collect what is wrong and skip the row.
@@ -110,14 +113,15 @@ def row_of(columns: Columns, values: Sequence[object], where: str) -> Row:
     """The row that the values of `columns.names` make.
 
     Raises:
-        InputError: a text, label or weight is not usable.
+        InputError: a text, label, weight or slice is not usable.
     """
     text, label = text_of(values[0], where), label_of(values[1], where)
     if len(values) == 2:
         return Row(text, label, None, 1.0, where)
-    pair = text_of(values[2], where) if columns.text_pair else None
-    weight = weight_of(values[-1], where) if columns.weight else 1.0
-    return Row(text, label, pair, weight, where)
+    others = iter(values[2:])
+    pair = text_of(next(others), where) if columns.text_pair else None
+    weight = weight_of(next(others), where) if columns.weight else 1.0
+    return Row(text, label, pair, weight, where, tuple(slice_of(value, where) for value in others))
 
 
 def text_of(value: object, where: object) -> str:
@@ -179,6 +183,22 @@ def weight_of(value: object, where: object) -> float:
     return weight
 
 
+def slice_of(value: object, where: object) -> str:
+    """The value of a column that results are broken down by, as a name; "" where it is missing.
+
+    Raises:
+        InputError: it is a list or the like, or bytes that are not UTF-8.
+    """
+    if value is None or value != value:  # NaN is not itself
+        return ""
+    if not isinstance(value, bytes | str | bool | int | float):
+        expected = "a name or a number, as data.slice_columns has it"
+        raise InputError("a value is not usable", where=where, expected=expected, got=repr(value)[:60])
+    if isinstance(value, bytes):
+        value = _decoded(value, where)
+    return str(value).lower() if isinstance(value, bool) else str(value).strip()
+
+
 def _decoded(value: bytes, where: object) -> str:
     try:
         return value.decode("utf-8")
@@ -205,7 +225,8 @@ def refuse_columns(source: object, columns: Columns) -> None:
     for field in dataclasses.fields(Columns):
         given = getattr(columns, field.name)
         if given != field.default:
-            what, where = f"{source} has no columns to choose from", f"data.{field.name}_column"
+            what = f"{source} has no columns to choose from"
+            where = "data.slice_columns" if field.name == "slices" else f"data.{field.name}_column"
             raise InputError(what, where=where, expected=repr(field.default), got=repr(given))
 
 
