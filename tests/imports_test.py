@@ -37,8 +37,10 @@ ALLOWED = {
     "training": GROUND | {"workdir"},
     "evaluation": GROUND | {"runtime", "bert", "text", "data"},
     "serving": GROUND | {"workdir", "bert", "evaluation", "text"},
+    "report": GROUND,
     "commands": GROUND
     | {
+        "report",
         "hub",
         "settings",
         "runtime",

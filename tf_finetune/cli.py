@@ -23,6 +23,7 @@ COMMANDS = {
     "cross-validate": "train and measure one run a fold: --config.data.folds, 5 unless set",
     "sweep": "search for better values of config fields: --search, --trials",
     "evaluate": "measure the best checkpoint on validation and test",
+    "report": "write one HTML page: what the model is made of, how good it is, where it fails",
     "predict": "classify texts: arguments, --input=FILE, or standard input",
     "export": "write the best checkpoint as a SavedModel for TensorFlow Serving",
     "verify": "check that the newest export answers as its checkpoint does",
@@ -272,6 +273,10 @@ def _call(command: str, values: flags.FlagValues, positional: list[str]) -> None
         from tf_finetune.commands.evaluate import evaluate
 
         evaluate(values.workdir, values.config)
+    elif command == "report":
+        from tf_finetune.commands.report import report
+
+        report(values.workdir, values.config)
     elif command == "predict":
         _predict(values, positional)
     elif command == "export":

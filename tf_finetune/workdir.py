@@ -36,7 +36,14 @@ class Workdir:
         self.checkpoints = self.path / "checkpoints"
         self.best = self.path / "best.json"
         self.evaluation = self.path / "evaluation.json"
+        self.report = self.path / "report.html"
+        self.report_facts = self.path / "report.json"
         self.export = self.path / "export"
+
+    @property
+    def of_best(self) -> tuple[Path, ...]:
+        """What commands said of the best checkpoint; it goes when another one is."""
+        return self.evaluation, self.report, self.report_facts
 
     @contextlib.contextmanager
     def locked(self, lock_name: str = LOCK, *, what: str = "run") -> Iterator[None]:
@@ -83,7 +90,7 @@ class Workdir:
         Raises:
             InputError: as said.
         """
-        ours = (self.config, self.checkpoints, self.metrics, self.tensorboard, self.best, self.evaluation)
+        ours = (self.config, self.checkpoints, self.metrics, self.tensorboard, self.best, *self.of_best)
         there = [path.name for path in ours if path.exists()]
         if there and not self._is_ours():
             raise InputError(
@@ -118,7 +125,7 @@ class Workdir:
 
         config.json goes last: without it, what is left of a run that was killed here would be a stranger's.
         """
-        for path in (self.best, self.evaluation, self.metrics):
+        for path in (self.best, *self.of_best, self.metrics):
             path.unlink(missing_ok=True)
         for folder in (*checkpoint_folders(self.checkpoints), self.tensorboard):
             if folder.exists():
@@ -132,9 +139,10 @@ class Workdir:
             json_files.write(self.config, config)
 
     def publish_best(self, best: dict[str, Any]) -> None:
-        """Writes best.json; what was said of another checkpoint in evaluation.json goes with it."""
+        """Writes best.json; what was said of another checkpoint goes with it."""
         if not _says(self.best, best):
-            self.evaluation.unlink(missing_ok=True)
+            for path in self.of_best:
+                path.unlink(missing_ok=True)
             json_files.write(self.best, best)
 
     def best_checkpoint(self) -> Path:

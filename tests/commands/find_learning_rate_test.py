@@ -1,7 +1,6 @@
 """The learning rate finder, on a tiny model and on made-up losses."""
 
 import contextlib
-import importlib.util
 import json
 import math
 
@@ -75,11 +74,3 @@ def test_it_ends_where_the_loss_diverges(config, tmp_path, monkeypatch):
     with contextlib.suppress(RunError):  # it may rise from the first step on
         find_learning_rate(config, tmp_path / "run")
     assert len(json.loads((tmp_path / "run" / "learning_rates.json").read_text())["loss"]) < 100
-
-
-def test_without_matplotlib_there_is_no_plot_and_that_is_said(tmp_path, monkeypatch, capsys):
-    find_spec = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "matplotlib" else find_spec(name))
-    module._plot({}, tmp_path / "plot.svg")
-    assert capsys.readouterr().out == "no plot: pip install matplotlib\n"
-    assert not list(tmp_path.iterdir())

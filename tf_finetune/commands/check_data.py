@@ -24,13 +24,14 @@ SHOWN_LABELS = 12
 UNCUT = 2**31
 
 
-def check_data(config: ExperimentConfig) -> dict[str, Any]:
+def check_data(config: ExperimentConfig, *, most_rows: int | None = None) -> dict[str, Any]:
     """Reads the splits that a training run would read, and reports what is wrong with them.
 
     Rows that training would refuse are reported, too, each by its line. Prints nothing.
 
     Args:
         config: of the run to come.
+        most_rows: how many rows of a finding are listed; None means all.
 
     Returns:
         `checks.data_report.DataReport` as a dict: splits (examples, labels, tokens, truncated), notes, findings (kind,
@@ -39,7 +40,7 @@ def check_data(config: ExperimentConfig) -> dict[str, Any]:
     Raises:
         InputError: no such data, or a fault of a whole file, such as no such column; no such checkpoint.
     """
-    return _report(settings.validated(config)).to_dict()
+    return _report(settings.validated(config), most_rows=most_rows).to_dict()
 
 
 def run(config: ExperimentConfig, *, strict: bool = False, json_file: str | Path | None = None) -> None:

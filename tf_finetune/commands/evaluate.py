@@ -110,8 +110,8 @@ def load_splits(config: ExperimentConfig, checkpoint: Path, run: Workdir) -> dic
     options["max_examples"] = trained.data.max_examples
     other_data = config.data.source != trained.data.source
     if other_data:  # how the run's own data was split and weighted says nothing of these
-        no_weights = dataclasses.replace(options["columns"], weight="")
-        options |= {"validation_examples": 0, "max_examples": 0, "folds": 0, "fold": 0, "columns": no_weights}
+        columns = dataclasses.replace(options["columns"], weight="", slices=())
+        options |= {"validation_examples": 0, "max_examples": 0, "folds": 0, "fold": 0, "columns": columns}
     splits = sources.load(**options, label_names=architecture.id2label, whole_file=other_data)
     for note in splits.notes:
         print(f"note: {note}")

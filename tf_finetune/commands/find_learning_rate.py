@@ -1,6 +1,5 @@
 """`tf-finetune find-learning-rate`: the loss while the learning rate rises (Smith 2017), and its plot."""
 
-import importlib.util
 import itertools
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ def find_learning_rate(config: ExperimentConfig, workdir: str | Path) -> dict[st
 
     Args:
         config: of the run to come; schedule, warmup and learning rate aside.
-        workdir: gets learning_rates.json and, with matplotlib installed, learning_rates.svg.
+        workdir: gets learning_rates.json and learning_rates.svg.
 
     Returns:
         "suggested", and by step "learning_rate", "loss" and "smoothed".
@@ -110,9 +109,6 @@ def _print_table(found: dict[str, Any]) -> None:
 
 
 def _plot(found: dict[str, Any], path: Path) -> None:
-    if importlib.util.find_spec("matplotlib") is None:
-        print("no plot: pip install matplotlib", flush=True)
-        return
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout="constrained")

@@ -24,6 +24,7 @@ CHANGEABLE = {
         "data.max_examples",
         "train.eval_batch_size",
     ),
+    "report": ("data.slice_columns", "train.eval_batch_size"),
     "predict": ("data.text_column", "data.text_pair_column", "train.eval_batch_size"),
     "export": ("export.verify", "export.litert", "export.onnx", "export.compared_examples"),
     "verify": ("export.compared_examples",),

@@ -1,0 +1,202 @@
+"""What a report says of a model's answers to some examples, as JSON-ready facts."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tf_finetune.config import ProblemType
+from tf_finetune.evaluation import outcomes, slices
+from tf_finetune.evaluation.intervals import metric_intervals
+from tf_finetune.evaluation.metrics import metrics_of, probabilities_of
+from tf_finetune.evaluation.reliability import reliability
+
+if TYPE_CHECKING:
+    from tf_finetune.data.examples import Examples
+    from tf_finetune.evaluation.classifier import Classifier
+
+# Wrong answers that are listed, and rows of a finding.
+MOST_EXAMPLES = 20
+# Classes that have a curve of their own, points of a curve, and classes that a confusion matrix shows.
+MOST_CURVES, MOST_POINTS, MOST_CLASSES = 4, 200, 30
+
+MEANINGS = {
+    ProblemType.SINGLE_LABEL_CLASSIFICATION: "Precision, recall and F1 of two labels are those of the second; of more, "
+    "the mean over the labels (macro). The loss is that of calibrated probabilities.",
+    ProblemType.MULTI_LABEL_CLASSIFICATION: "Accuracy: all labels of a text right. Precision, recall and F1: all labels "
+    "of all texts together (micro). The loss is that of calibrated probabilities.",
+    ProblemType.REGRESSION: "The loss is the mean squared error.",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """A split and the model's answers.
+
+    Attributes:
+        examples: its texts.
+        lengths: int64 (examples,), tokens of each as the model reads it.
+        labels: as `TokenizedExamples` has them.
+        logits: float32 (examples, num_labels).
+    """
+
+    examples: "Examples"
+    lengths: np.ndarray
+    labels: np.ndarray
+    logits: np.ndarray
+
+
+def of(classifier: "Classifier", examples: "Examples") -> Measured:
+    """Asks the model."""
+    tokenized = classifier.tokenize(examples)
+    return Measured(examples, tokenized.lengths, tokenized.labels, classifier.logits_of(tokenized))
+
+
+def main_metric(problem_type: ProblemType) -> str:
+    """The one to be named first."""
+    if problem_type is ProblemType.REGRESSION:
+        return "mean_absolute_error"
+    return "f1" if problem_type is ProblemType.MULTI_LABEL_CLASSIFICATION else "accuracy"
+
+
+def results(measured: Mapping[str, Measured], classifier: "Classifier", *, seed: int) -> dict[str, Any]:
+    """Metrics with intervals, confusion matrix, curves and reliability of each split."""
+    splits = {name: _split(one, classifier, seed) for name, one in measured.items()}
+    first = next(iter(splits.values()))["metrics"]
+    return {
+        "splits": splits,
+        "metrics": [name for name in first if name not in ("examples", "confusion_matrix")],
+        "meaning": MEANINGS[classifier.problem_type],
+    }
+
+
+def _split(measured: Measured, classifier: "Classifier", seed: int) -> dict[str, Any]:
+    logits, labels, kind = measured.logits, measured.labels, classifier.problem_type
+    metrics = metrics_of(logits, labels, kind)
+    intervals = {name: list(ends) for name, ends in metric_intervals(logits, labels, kind, seed=seed).items()}
+    found = {"examples": len(labels), "metrics": metrics, "intervals": intervals}
+    if kind is ProblemType.REGRESSION:
+        return found | dict.fromkeys(("confusion", "roc", "precision_recall", "reliability"))
+    before = reliability(logits * np.float32(classifier.temperature), labels, kind)
+    return found | {
+        "confusion": _confusion(metrics["confusion_matrix"], classifier),
+        **_curves(measured, classifier),
+        "reliability": {
+            "before": dataclasses.asdict(before),
+            "after": dataclasses.asdict(reliability(logits, labels, kind)),
+        },
+    }
+
+
+def _confusion(matrix: list, classifier: "Classifier") -> dict[str, Any] | None:
+    """A row a label: of one class a text what it was answered with, of several how often it was right."""
+    names = classifier.label_names
+    if classifier.problem_type is ProblemType.MULTI_LABEL_CLASSIFICATION:
+        rows = [
+            {"label": name, "counts": [found, missed, wrong], "total": found + missed + wrong}
+            for name, ((_, wrong), (missed, found)) in zip(names, matrix, strict=True)
+        ]
+        return {"caption": "Labels found, missed and wrongly given", "columns": ["found", "missed", "wrong"], "rows": rows}
+    if len(names) > MOST_CLASSES:
+        return None
+    rows = [{"label": name, "counts": counts, "total": sum(counts)} for name, counts in zip(names, matrix, strict=True)]
+    return {"caption": "Rows: the label; columns: the answer", "columns": list(names), "rows": rows}
+
+
+def _curves(measured: Measured, classifier: "Classifier") -> dict[str, Any]:
+    """ROC and precision-recall of the second of two classes, or of each of a few, where the split has both sides."""
+    from sklearn import metrics
+
+    true, _ = outcomes.answered(measured.logits, measured.labels, classifier.problem_type)
+    probabilities, names = probabilities_of(measured.logits, classifier.problem_type), classifier.label_names
+    one = classifier.problem_type is ProblemType.SINGLE_LABEL_CLASSIFICATION and len(names) == 2
+    classes = [k for k in ([1] if one else range(len(names))) if 0 < true[:, k].sum() < len(true)]
+    if not 0 < len(classes) <= MOST_CURVES:
+        return {"roc": None, "precision_recall": None}
+    roc, pairs = [], []
+    for k in classes:
+        false_positive, true_positive, _ = metrics.roc_curve(true[:, k], probabilities[:, k])
+        precision, recall, _ = metrics.precision_recall_curve(true[:, k], probabilities[:, k])
+        roc.append(_thinned(false_positive, true_positive))
+        pairs.append(_thinned(recall, precision))
+    shown = [names[k] for k in classes]
+    return {"roc": {"names": shown, "lines": roc}, "precision_recall": {"names": shown, "lines": pairs}}
+
+
+def _thinned(x: np.ndarray, y: np.ndarray) -> list[list[float]]:
+    chosen = np.unique(np.linspace(0, len(x) - 1, min(len(x), MOST_POINTS)).round().astype(np.int64))
+    return [x[chosen].tolist(), y[chosen].tolist()]
+
+
+def where_it_fails(
+    measured: Mapping[str, Measured], classifier: "Classifier", *, columns: Sequence[str]
+) -> dict[str, Any]:
+    """The slices and the worst errors, on test where there is one."""
+    name = "test" if "test" in measured else "validation"
+    return {
+        "slices": {"split": name, **_slices(measured[name], classifier, columns)},
+        "errors": {"split": name, **_errors(measured[name], classifier)},
+    }
+
+
+def _slices(measured: Measured, classifier: "Classifier", columns: Sequence[str]) -> dict[str, Any]:
+    logits, labels, kind = measured.logits, measured.labels, classifier.problem_type
+    masks = slices.by_length(measured.lengths) | slices.by_label(labels, classifier.label_names, kind)
+    rows = list(measured.examples.slices or ())
+    for number, column in enumerate(columns):
+        masks |= slices.by_value(column, [row[number] for row in rows])
+    if kind is ProblemType.REGRESSION:
+        scores, score = np.abs(logits[:, 0] - labels), "mean absolute error"
+    else:
+        scores, score = outcomes.is_right(logits, labels, kind), "accuracy"
+    tables: dict[str, list[dict[str, Any]]] = {}
+    for one in slices.slices_of(scores, masks):
+        tables.setdefault(one.column, []).append(dataclasses.asdict(one))
+    meaning = (
+        f"Groups of at least {slices.FEWEST} examples. One is called worse where its {score} is worse than that of all "
+        "other examples beyond chance, all groups taken together (Holm, 5%)."
+    )
+    return {
+        "score": score,
+        "meaning": meaning,
+        "tables": [{"column": column, "rows": rows} for column, rows in tables.items()],
+    }
+
+
+def _errors(measured: Measured, classifier: "Classifier") -> dict[str, Any]:
+    """The examples answered wrong with the most confidence; of numbers those that are farthest off."""
+    logits, labels, kind = measured.logits, measured.labels, classifier.problem_type
+    if kind is ProblemType.REGRESSION:
+        badness = np.abs(logits[:, 0] - labels)
+        title, meaning = "Farthest off", "The examples whose number is farthest from the label."
+    else:
+        wrong = ~outcomes.is_right(logits, labels, kind)
+        badness = np.where(wrong, outcomes.confidence(logits, kind), 0.0)
+        title, meaning = "Confidently wrong", "The wrong answers given with the most confidence. Look for labels that are "
+        meaning += "wrong, and for what these texts have in common."
+    worst = [index for index in np.argsort(-badness, kind="stable")[:MOST_EXAMPLES] if badness[index] > 0]
+    answers = classifier.answers_of(logits[worst], [measured.examples.texts[index] for index in worst])
+    examples = [_error(measured, index, answer, classifier) for index, answer in zip(worst, answers, strict=True)]
+    return {"title": title, "meaning": meaning, "examples": examples}
+
+
+def _error(measured: Measured, index: int, answer: dict[str, Any], classifier: "Classifier") -> dict[str, Any]:
+    examples, names = measured.examples, classifier.label_names
+    label = measured.labels[index]
+    if classifier.problem_type is ProblemType.REGRESSION:
+        said, given = f"{answer['score']:.3g}", f"{label:.3g}"
+    elif classifier.problem_type is ProblemType.MULTI_LABEL_CLASSIFICATION:
+        given = ", ".join(name for name, holds in zip(names, label, strict=True) if holds) or "none"
+        said = ", ".join(answer["labels"]) or "none"
+    else:
+        given, said = names[label], f"{answer['label']} ({answer['score']:.3f})"
+    return {
+        "text": examples.texts[index],
+        "text_pair": None if examples.text_pairs is None else examples.text_pairs[index],
+        "where": examples.places[index] if examples.places else "",
+        "label": given,
+        "answer": said,
+        "pieces": [],
+        "completeness_error": None,
+    }

@@ -1,0 +1,140 @@
+"""`tf-finetune report`: one page that says what a model was made of, how good it is and where it fails."""
+
+import json
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tf_finetune import json_files, runtime, settings
+from tf_finetune.commands import check_data, measurements
+from tf_finetune.commands.evaluate import SPLITS, load_splits
+from tf_finetune.commands.restore import load_classifier, trained_run
+from tf_finetune.config import ExperimentConfig, ProblemType
+from tf_finetune.evaluation import overfitting
+from tf_finetune.evaluation.metrics import score
+from tf_finetune.workdir import Workdir, read_manifest
+
+if TYPE_CHECKING:
+    from tf_finetune.evaluation.classifier import Classifier
+
+# Points of the learning curves that the page shows; metrics.jsonl has all.
+MOST_POINTS = 200
+
+
+def report(workdir: str | Path, config: ExperimentConfig | None = None) -> dict[str, Any]:
+    """Measures the best checkpoint on validation and test, and writes workdir/report.html and report.json.
+
+    The page needs nothing beside itself, neither scripts nor the network. It holds texts of the data: those that are
+    answered wrong with the most confidence.
+
+    Args:
+        workdir: of a training run.
+        config: the run's config with other data.slice_columns; None means the run's own.
+
+    Returns:
+        What report.json holds: run, data, training, results, slices, errors and summary.
+
+    Raises:
+        InputError: no trained model there, or its data cannot be read.
+    """
+    folder, config = trained_run("report", workdir, config)
+    run = Workdir(workdir)
+    splits = load_splits(config, folder, run)
+    classifier = load_classifier(folder, config)
+    measured = {name: measurements.of(classifier, splits[name]) for name in SPLITS if name in splits}
+    facts = {
+        "run": _run(run, folder, config, classifier),
+        "data": _data(config),
+        "training": _training(run, folder, classifier.problem_type),
+        "results": measurements.results(measured, classifier, seed=config.runtime.seed),
+        **measurements.where_it_fails(measured, classifier, columns=settings.slice_columns(config)),
+    }
+    facts["summary"] = _summary(facts, classifier.problem_type)
+    _write(run, facts)
+    return facts
+
+
+def _write(run: Workdir, facts: dict[str, Any]) -> None:
+    from tf_finetune.report import page
+
+    html = page.render(facts)
+    json_files.write(run.report_facts, facts)
+    json_files.write_text(run.report, html)
+    runtime.say(facts["summary"]["headline"])
+    for sentence in facts["summary"]["sentences"]:
+        runtime.say(f"  {sentence}")
+    runtime.say(f"report: {run.report}, and the same facts in {run.report_facts.name}")
+
+
+def _run(run: Workdir, folder: Path, config: ExperimentConfig, classifier: "Classifier") -> dict[str, Any]:
+    """Of the manifest, what says how the checkpoint came about."""
+    manifest = read_manifest(folder)
+    surroundings = manifest.get("surroundings", {})
+    facts = {
+        "labels": ", ".join(classifier.label_names),
+        "data": config.data.source,
+        "started from": manifest.get("base", config.model.checkpoint),
+        "weights": f"{classifier.model.count_params():,}",
+        "temperature": f"{classifier.temperature:.4g}",
+        "seed": str(config.runtime.seed),
+        "command": manifest.get("command", ""),
+        "trained with": ", ".join(f"{name} {value}" for name, value in surroundings.items()),
+    }
+    return {
+        "name": run.path.resolve().name,
+        "version": metadata.version("tf_finetune"),
+        "checkpoint": folder.name,
+        "facts": {name: value for name, value in facts.items() if value},
+        "config": settings.to_dict(config),
+    }
+
+
+def _data(config: ExperimentConfig) -> dict[str, Any]:
+    found = check_data.check_data(config, most_rows=measurements.MOST_EXAMPLES)
+    names = dict.fromkeys(label for split in found["splits"].values() for label in split["labels"])
+    return found | {"labels": list(names)}
+
+
+def _training(run: Workdir, folder: Path, problem_type: ProblemType) -> dict[str, Any]:
+    records = []
+    for line in run.metrics.read_text(encoding="utf-8").splitlines() if run.metrics.is_file() else ():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            runtime.warn(f"a line of {run.metrics} is damaged and left out of the curves")
+            continue
+        records.append({name: value for name, value in record.items() if name != "timing"})
+    signs = overfitting.signs(records, problem_type, best_step=int(folder.name.removeprefix("step_")))
+    step = -(-len(records) // MOST_POINTS) or 1
+    records = [one for number, one in enumerate(records) if one["split"] == "validation" or number % step == 0]
+    shown = [name for name in ("loss", "accuracy") if any(name in one for one in records)]
+    return {"records": records, "curves": shown, "signs": signs}
+
+
+def _summary(facts: dict[str, Any], problem_type: ProblemType) -> dict[str, Any]:
+    """The first thing to read: how good, and what to look at."""
+    splits = facts["results"]["splits"]
+    name = "test" if "test" in splits else "validation"
+    main = measurements.main_metric(problem_type)
+    value, interval = splits[name]["metrics"][main], splits[name]["intervals"].get(main)
+    spread = f" (95% interval {interval[0]:.4f} to {interval[1]:.4f})" if interval else ""
+    sentences = [_before(facts["training"]["records"], splits, problem_type, main)]
+    sentences += facts["training"]["signs"]
+    if reliability := splits[name]["reliability"]:
+        before, after = (reliability[when]["expected_calibration_error"] for when in ("before", "after"))
+        sentences.append(f"Probabilities are {after:.1%} off on average (ECE) on {name}; before calibration {before:.1%}.")
+    worse = [one for table in facts["slices"]["tables"] for one in table["rows"] if one["is_worse"]]
+    sentences += [
+        f"Worse than elsewhere where {one['column']} is {one['value']}: {one['score']:.4f} of {one['examples']} examples."
+        for one in worse
+    ]
+    bad = [one["sentence"] for one in facts["data"]["findings"] if one["severity"] != "note"]
+    sentences += [f"In the data: {sentence}." for sentence in bad]
+    return {"headline": f"{name} {main} {value:.4f}{spread}", "sentences": [one for one in sentences if one]}
+
+
+def _before(records: list[dict[str, Any]], splits: dict[str, Any], problem_type: ProblemType, main: str) -> str:
+    first = [one for one in records if one["split"] == "validation" and one["step"] == 0]
+    if not first or "validation" not in splits or score(first[0], problem_type) is None:
+        return ""
+    return f"On validation it went from {first[0][main]:.4f} to {splits['validation']['metrics'][main]:.4f} by training."

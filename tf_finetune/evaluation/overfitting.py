@@ -1,0 +1,61 @@
+"""Signs in a run's curves that it learnt its training texts by heart, in words."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tf_finetune.config import ProblemType
+from tf_finetune.evaluation.metrics import headline, score
+
+# A loss that has risen by less may have done so by chance.
+RISE = 1.1
+# Points between training and validation that are worth a word; training is measured with dropout, while it learns.
+GAP = 0.1
+
+
+def signs(records: Sequence[Mapping[str, Any]], problem_type: ProblemType, best_step: int) -> list[str]:
+    """Sentences, none where nothing speaks for it.
+
+    Args:
+        records: of metrics.jsonl; loss is that of answers that are not calibrated yet.
+        problem_type: of the labels.
+        best_step: of the checkpoint that is kept.
+    """
+    validations = [one for one in records if one["split"] == "validation" and one["step"] > 0]
+    trained = [one for one in records if one["split"] == "train"]
+    if not validations or not trained:
+        return []
+    found = [_rise(validations, trained), _gap(validations, trained, best_step)]
+    last = validations[-1]
+    best = max(validations, key=lambda one: score(one, problem_type))
+    if best["step"] < last["step"]:
+        found.append(
+            f"Validation was best at step {best['step']} ({headline(best)}) and ended at {headline(last)} at step "
+            f"{last['step']}: the training after the best did not help."
+        )
+    return [sentence for sentence in found if sentence]
+
+
+def _rise(validations: Sequence[Mapping[str, Any]], trained: Sequence[Mapping[str, Any]]) -> str:
+    least = min(validations, key=lambda one: one["loss"])
+    last, before = validations[-1], [one for one in trained if one["step"] <= least["step"]]
+    if not before or last["loss"] < RISE * least["loss"] or trained[-1]["loss"] >= before[-1]["loss"]:
+        return ""
+    return (
+        f"The loss on validation was least at step {least['step']} ({least['loss']:.3f}) and rose to {last['loss']:.3f} "
+        f"by step {last['step']}, while that of training went on falling, from {before[-1]['loss']:.3f} to "
+        f"{trained[-1]['loss']:.3f}: the model became surer of its training texts than of others."
+    )
+
+
+def _gap(validations: Sequence[Mapping[str, Any]], trained: Sequence[Mapping[str, Any]], best_step: int) -> str:
+    at_best = [one for one in validations if one["step"] == best_step]
+    before = [one for one in trained if one["step"] <= best_step]
+    if not at_best or not before or "accuracy" not in at_best[0] or "accuracy" not in before[-1]:
+        return ""
+    ours, theirs = before[-1]["accuracy"], at_best[0]["accuracy"]
+    if ours - theirs < GAP:
+        return ""
+    return (
+        f"Accuracy in training was {ours:.1%} when that on validation was {theirs:.1%}: {100 * (ours - theirs):.0f} "
+        f"points of it are of texts that were learnt by heart. More examples, more dropout or fewer epochs may help."
+    )
