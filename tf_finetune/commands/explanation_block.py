@@ -26,10 +26,8 @@ def explanation_block(explanation: "Explanation", *, colour: bool) -> str:
     """
     words = explanation.words()
     strongest = sorted(words, key=lambda word: -abs(word.attribution))[:MOST_WORDS]
-    lines = [
-        f"why {printable(explanation.label)}: score {explanation.score:+.2f}, without the text "
-        f"{explanation.baseline_score:+.2f}"
-    ]
+    scores = f"score {explanation.score:+.2f}, of padding alone {explanation.baseline_score:+.2f}"
+    lines = [f"why {printable(explanation.label)}: {scores}"]
     least = FAINT * abs(strongest[0].attribution) if colour and words else math.inf
     for _, side in itertools.groupby(words, key=lambda word: word.side):
         lines.append("  " + " ".join(_coloured(word, least) for word in side))
@@ -38,7 +36,7 @@ def explanation_block(explanation: "Explanation", *, colour: bool) -> str:
         rest = sum(word.attribution for word in words) - sum(word.attribution for word in strongest)
         lines.append(f"  {rest:+7.2f}  the other {len(words) - len(strongest)}")
     if explanation.truncated:
-        lines.append("the text is longer than the model reads; the rest adds nothing")
+        lines.append("longer than the model reads; what was cut off added nothing")
     lines.append(f"completeness error {explanation.completeness_error:.2%} ({explanation.steps} steps)")
     return "\n".join(lines)
 
