@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 TOLERANCE = 0.01
 FEWEST_STEPS, MOST_STEPS = 32, 512
-# Points of the line computed at once have so many tokens together, or are one: the backward pass needs what every block
-# held, which for 4 texts of 512 tokens and BERT-base is about 2 GB.
+# Points of the line computed at once have at most so many tokens together, or are one: the backward pass needs what
+# every block held, whose attention grows with tokens times length.
 TOKENS_AT_ONCE = 2048
 
 
