@@ -88,6 +88,11 @@ MINE = [*TRAIN, "--config=my_data:mine.csv"]
             ["predict", "--saved_model=x", "--config.train.eval_batch_size=8", "text"],
             "an export has no config to change, in predict --saved_model, got --config.train.eval_batch_size",
         ),
+        (
+            ["predict", "--saved_model=x", "--explain", "text"],
+            "an export has no gradients to explain with, expected --workdir=DIR of the run that .*, got --saved_model",
+        ),
+        ([*MINE, "--explain"], "--explain is a flag of predict, got train"),
         (["verify", "--saved_model=x"], "no export, in x, expected a version that `tf-finetune export` wrote"),
         ([*MINE, "text"], "train takes flags only, got 'text'"),
         (["evaluate", "--workdir=run"], "no trained model, in run, expected a workdir that `tf-finetune train` filled"),

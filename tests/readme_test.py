@@ -83,7 +83,7 @@ def test_the_commands(folder, packaged_checkpoint, imdb_on_hub, imdb_in_tfds):
     assert len(commands) >= 18
     printed = {command: run(command, folder, *() if "--config=imdb" in command else (TINY,)) for command in commands}
     predictions = [output for command, output in printed.items() if command.startswith("tf-finetune predict")]
-    assert len(predictions) == 4
+    assert len(predictions) == 5
     for output in predictions:
         answers = [json.loads(line) for line in output.splitlines()]
         assert [answer["text"] for answer in answers] == ["My invoice is wrong.", "The app crashes."]

@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from absl import flags
@@ -43,6 +43,7 @@ FLAG_OWNERS = {
     "trials": ("sweep",),
     "dry_run": ("train",),
     "input": ("predict",),
+    "explain": ("predict",),
     "saved_model": ("predict", "verify"),
     "repo": ("push-to-hub",),
     "private": ("push-to-hub",),
@@ -166,6 +167,7 @@ def _define_flags(argv: list[str]) -> flags.FlagValues:
     )
     flags.DEFINE_integer("trials", 20, "sweep: how many runs in all", flag_values=values)
     flags.DEFINE_string("input", None, "predict: a table, or a file with one text a line", flag_values=values)
+    flags.DEFINE_bool("explain", False, "predict: what each token adds; takes far longer", flag_values=values)
     flags.DEFINE_string(
         "saved_model", None, "predict, verify: an export, wherever it is, in the place of --workdir", flag_values=values
     )
@@ -208,6 +210,9 @@ def _check_export_flags(command: str, values: flags.FlagValues) -> None:
     """An export has no config; what is left to say is which columns of --input are texts."""
     if values.workdir:
         raise InputError("two models", expected="--workdir=DIR or --saved_model=DIR, not both", got="both")
+    if values.explain and command == "predict":
+        expected = "--workdir=DIR of the run that it was exported from"
+        raise InputError("an export has no gradients to explain with", expected=expected, got="--saved_model")
     fields = [f"config.{name}" for name, _ in settings.fields(ExperimentConfig())]
     can_act = ("config.data.text_column", "config.data.text_pair_column") if command == "predict" else ()
     given = ["config"] if values["config"].present else [name for name in fields if name in values]
@@ -305,12 +310,25 @@ def _predict(values: flags.FlagValues, positional: list[str]) -> None:
     sys.stdout.reconfigure(encoding="utf-8")  # JSON lines are UTF-8, whatever the terminal is
     arguments = [_utf8(text) for text in positional]
     texts = predict.given_texts(arguments, config) if arguments else predict.read_texts(values.input, config)
+    if values.explain:
+        return _print_explained(predict.explained_answers(values.workdir, texts, config))
     if values.saved_model:
         answers = predict.predict_with_export(values.saved_model, texts)
     else:
         answers = predict.predict(values.workdir, texts, config)
     for answer in answers:
         print(json.dumps(answer, ensure_ascii=False), flush=True)
+
+
+def _print_explained(answers: Iterable[tuple]) -> None:
+    """JSON lines for programs; and on standard error, where that is a terminal, the same for whoever sits at it."""
+    from tf_finetune.commands.explanation_block import explanation_block
+
+    colour = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"  # https://no-color.org
+    for answer, explanation in answers:
+        print(json.dumps(answer | {"explanation": explanation.to_dict()}, ensure_ascii=False), flush=True)
+        if sys.stderr.isatty():
+            print(explanation_block(explanation, colour=colour), file=sys.stderr, flush=True)
 
 
 def _help(values: flags.FlagValues) -> str:

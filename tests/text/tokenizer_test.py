@@ -133,6 +133,67 @@ class TestEncodePairs:
         assert str(caught.value) == f"texts without their pair, expected {texts} second texts, got {pairs}"
 
 
+class TestLocate:
+    MIXED = [
+        *TEXTS,
+        "un" * 9 + " play" * 9,
+        "a \udc80 the\ud800 [SEP] play",
+        "é e\u0301 İ 한 中中 \x1b \u200bpl\u200bay",
+    ]
+
+    @pytest.mark.parametrize("truncation", list(Truncation))
+    @pytest.mark.parametrize("max_length", [3, 4, 7, 8, 512])
+    def test_ids_of_texts(self, tokenizer, truncation, max_length):
+        options = {"max_length": max_length, "truncation": truncation}
+        for text, expected in zip(self.MIXED, tokenizer.encode(self.MIXED, **options), strict=True):
+            tokens, was_cut = tokenizer.locate(text, **options)
+            assert [token.id for token in tokens] == expected
+            assert {token.side for token in tokens} == {0}
+            assert was_cut == (len(encode(tokenizer, [text])[0]) > max_length)
+
+    @pytest.mark.parametrize("truncation", list(Truncation))
+    @pytest.mark.parametrize("max_length", [3, 4, 7, 8, 15, 512])
+    def test_ids_of_pairs(self, tokenizer, truncation, max_length):
+        options = {"max_length": max_length, "truncation": truncation}
+        texts, pairs = self.MIXED, self.MIXED[::-1]
+        encoded = tokenizer.encode_pairs(texts, pairs, **options)
+        for text, pair, ids, types in zip(texts, pairs, *encoded, strict=True):
+            tokens, was_cut = tokenizer.locate(text, pair, **options)
+            assert [token.id for token in tokens] == ids
+            assert [token.side for token in tokens] == types
+            assert was_cut == (len(encode_pairs(tokenizer, [text], [pair])[0][0]) > max_length)
+
+    def located(self, tokenizer, *texts, **options):
+        tokens, _ = tokenizer.locate(*texts, **{"max_length": 512, "truncation": Truncation.HEAD} | options)
+        return [(token.side, token.word, token.span and texts[token.side][slice(*token.span)]) for token in tokens]
+
+    def test_pieces_and_words(self, tokenizer):
+        assert self.located(tokenizer, "The  Playing!", "the [MASK]") == [
+            (0, None, None), (0, 0, "The"), (0, 1, "Play"), (0, 1, "ing"), (0, 2, "!"), (0, None, None),
+            (1, 0, "the"), (1, 1, "[MASK]"), (1, None, None),
+        ]  # fmt: skip
+
+    def test_special_tokens_that_somebody_wrote_are_text(self, tokenizer):
+        assert self.located(tokenizer, "[CLS] the [SEP]")[1:-1] == [(0, 0, "[CLS]"), (0, 1, "the"), (0, 2, "[SEP]")]
+
+    def test_what_is_left_keeps_its_place(self, tokenizer):
+        cut = self.located(tokenizer, "the play un cafe", max_length=4, truncation=Truncation.TAIL)
+        assert cut[1:-1] == [(0, 2, "un"), (0, 3, "cafe")]
+
+    def test_lone_surrogates_count_as_the_one_character_that_they_are(self, tokenizer):
+        found = self.located(tokenizer, "the \udc80 pl\ud800ay the")
+        assert [piece for _, _, piece in found[1:-1]] == ["the", "pl\ud800ay", "the"]
+
+    def test_accents_that_are_taken_off_keep_their_letters(self, tokenizer):
+        assert [piece for _, _, piece in self.located(tokenizer, "the CAFÉ the")[1:-1]] == ["the", "CAFÉ", "the"]
+
+    def test_too_short_for_a_pair(self, tokenizer):
+        with pytest.raises(
+            InputError, match="too short for a pair of texts, expected a max_length of at least 3, got 2"
+        ):
+            tokenizer.locate("the", "the", max_length=2, truncation=Truncation.HEAD)
+
+
 @pytest.mark.parametrize(("truncation", "side"), [(Truncation.HEAD, "right"), (Truncation.TAIL, "left")])
 class TestPairsLikeTransformers:
     """Every word is another one, so that it shows which were taken."""

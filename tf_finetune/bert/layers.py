@@ -167,12 +167,20 @@ class BertEmbeddings(layers.Layer):
             table.build(None)
         self.layer_norm.build((None, self.hidden_size))
 
-    def call(self, input_ids, token_type_ids, position_ids, training=None):
-        """Three int tensors (batch, length) or broadcastable to it; returns (batch * length, hidden)."""
-        hidden = self.word_embeddings(input_ids)  # (batch, length, hidden)
-        if self.pad_token_id is not None:  # PyTorch's padding_idx: no gradient for this row
-            padding = ops.expand_dims(ops.equal(input_ids, self.pad_token_id), -1)
-            hidden = ops.where(padding, ops.stop_gradient(hidden), hidden)
+    def word_vectors(self, input_ids):
+        """The word embeddings alone, (batch, length, hidden), of ids (batch, length)."""
+        hidden = self.word_embeddings(input_ids)
+        if self.pad_token_id is None:
+            return hidden
+        padding = ops.expand_dims(ops.equal(input_ids, self.pad_token_id), -1)
+        return ops.where(padding, ops.stop_gradient(hidden), hidden)  # PyTorch's padding_idx: no gradient for this row
+
+    def call(self, input_ids, token_type_ids, position_ids, training=None, word_vectors=None):
+        """Three int tensors (batch, length) or broadcastable to it; returns (batch * length, hidden).
+
+        `word_vectors`, (batch, length, hidden), are taken instead of those of the ids.
+        """
+        hidden = self.word_vectors(input_ids) if word_vectors is None else word_vectors
         hidden = hidden + self.token_type_embeddings(token_type_ids)
         hidden = hidden + self.position_embeddings(position_ids)
         hidden = self.layer_norm(ops.reshape(hidden, (-1, self.hidden_size)), training=training)
@@ -330,11 +338,15 @@ class BertBackbone(layers.Layer):
         position_ids=None,
         training=None,
         pooled_only=False,
+        word_vectors=None,
     ):
         """Int tensors (batch, length), all but the first optional.
 
         The pooler reads the first token. With `pooled_only` the last block is computed for that one alone: the same
         pooled output, for hardly more than the queries, keys and values of that block.
+
+        `word_vectors`, float32 (batch, length, hidden), are what the embeddings begin with instead of the rows that
+        `input_ids` name: `inputs_embeds` in Hugging Face's words. A gradient by them is one by the text.
 
         Returns:
             A pair: the hidden states (batch, length, hidden) of the embeddings and of each block in a
@@ -358,7 +370,7 @@ class BertBackbone(layers.Layer):
         padding = 1.0 - ops.cast(attention_mask, "float32")
         masked = MASKED_SCORE_FLOAT16 if self.compute_dtype == "float16" else MASKED_SCORE
         score_bias = ops.cast(padding * masked, self.compute_dtype)[:, None, None, :]
-        hidden = self.embeddings(input_ids, token_type_ids, position_ids, training=training)
+        hidden = self.embeddings(input_ids, token_type_ids, position_ids, training=training, word_vectors=word_vectors)
         states = [hidden]
         for block in self.encoder:
             compute = block.recomputed if self.gradient_checkpointing and training else block

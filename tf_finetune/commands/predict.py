@@ -16,6 +16,7 @@ from tf_finetune.workdir import check_manifest
 
 if TYPE_CHECKING:
     from tf_finetune.evaluation.classifier import Classifier
+    from tf_finetune.evaluation.explanation import Explanation
     from tf_finetune.serving.exported import Exported
 
 # Texts read before any is answered: enough to batch by length, little enough to stream.
@@ -24,7 +25,11 @@ TEXTS = "texts from standard input, one a line"
 
 
 def predict(
-    workdir: str | Path, texts: Iterable[str | tuple[str, str]], config: ExperimentConfig | None = None
+    workdir: str | Path,
+    texts: Iterable[str | tuple[str, str]],
+    config: ExperimentConfig | None = None,
+    *,
+    explain: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Classifies texts in float32, in their order.
 
@@ -32,17 +37,47 @@ def predict(
         workdir: of a training run.
         texts: read as they are needed, so a stream may be of any length; pairs, if the model was trained on pairs.
         config: the run's config with another train.eval_batch_size; None means the run's own.
+        explain: say why, too, which takes far longer.
 
     Yields:
         What `evaluation.classifier.Classifier.answers` says of each text: `{"text", "label", "score",
-        "probabilities": {name: p}}` where a label is one class.
+        "probabilities": {name: p}}` where a label is one class. With `explain` also "explanation", an
+        `evaluation.explanation.Explanation` as a dict.
 
     Raises:
         InputError: no trained model there, or texts for a model of pairs or the other way round.
     """
+    if explain:
+        explained = explained_answers(workdir, texts, config)
+        return (answer | {"explanation": explanation.to_dict()} for answer, explanation in explained)
     folder, config = trained_run("predict", workdir, config)
     pairs = bool(config.data.text_pair_column)
     return _answers(texts, lambda: load_classifier(folder, config), pairs=pairs)
+
+
+def explained_answers(
+    workdir: str | Path, texts: Iterable[str | tuple[str, str]], config: ExperimentConfig | None = None
+) -> "Iterator[tuple[dict[str, Any], Explanation]]":
+    """The answers of `predict`, each with why it is so."""
+    folder, config = trained_run("predict", workdir, config)
+    pairs = bool(config.data.text_pair_column)
+    return _answers(texts, lambda: _Explaining(load_classifier(folder, config)), pairs=pairs)
+
+
+class _Explaining:
+    """Answers as a classifier does, in pairs of answer and explanation."""
+
+    def __init__(self, classifier: "Classifier"):
+        self.classifier = classifier
+
+    def answers(
+        self, texts: Sequence[str], pairs: Sequence[str] | None = None
+    ) -> "Iterator[tuple[dict[str, Any], Explanation]]":
+        logits = self.classifier.logits(texts, pairs)
+        explainer = self.classifier.explainer
+        labels = explainer.labels_of(logits)
+        explanations = explainer.explanations(texts, pairs, labels=labels)
+        return zip(self.classifier.answers_of(logits, texts, pairs), explanations, strict=True)
 
 
 def predict_with_export(saved_model: str | Path, texts: Iterable[str | tuple[str, str]]) -> Iterator[dict[str, Any]]:
@@ -76,8 +111,8 @@ def _exported(folder: Path) -> "Exported":
 
 
 def _answers(
-    texts: Iterable[str | tuple[str, str]], load: "Callable[[], Classifier | Exported]", *, pairs: bool
-) -> Iterator[dict[str, Any]]:
+    texts: Iterable[str | tuple[str, str]], load: "Callable[[], Classifier | Exported | _Explaining]", *, pairs: bool
+) -> Iterator[Any]:
     texts = _checked(texts, pairs=pairs)
     chunk = list(islice(texts, CHUNK))  # a file's faults show before TensorFlow is imported
     classifier = load()

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -19,6 +19,9 @@ from tf_finetune.data.pipeline import batches
 from tf_finetune.data.tokenized import TokenizedExamples, tokenized
 from tf_finetune.evaluation.metrics import THRESHOLD, probabilities_of
 from tf_finetune.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from tf_finetune.evaluation.explanation import Explainer
 
 
 class Classifier:
@@ -75,6 +78,13 @@ class Classifier:
     @property
     def problem_type(self) -> ProblemType:
         return ProblemType(self.model.architecture.resolved_problem_type)
+
+    @functools.cached_property
+    def explainer(self) -> "Explainer":
+        """What says why an answer is as it is; kept, because its graph takes seconds to trace."""
+        from tf_finetune.evaluation.explanation import Explainer
+
+        return Explainer(self)
 
     def tokenize(self, examples: Examples) -> TokenizedExamples:
         """The examples as token ids; those of many texts are kept on disk for the next time."""

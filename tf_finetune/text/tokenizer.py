@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tf_finetune.config import Truncation
 from tf_finetune.errors import InputError
@@ -13,6 +13,22 @@ from tf_finetune.text.truncation import truncate, truncate_pair
 
 # Texts encoded at once: enough for all cores, and few whole encodings in memory beside the ids that are kept.
 CHUNK = 4096
+
+
+class Token(NamedTuple):
+    """A token, and where it comes from.
+
+    Attributes:
+        id: of the vocabulary.
+        side: 0 for the first text, 1 for the second; the token type of BERT.
+        span: of characters in that text, start and end, the end left out; None for [CLS] and [SEP] around the texts.
+        word: the number of its word in that text, which its other pieces have, too; None for those.
+    """
+
+    id: int
+    side: int
+    span: tuple[int, int] | None
+    word: int | None
 
 
 class Tokenizer:
@@ -64,8 +80,7 @@ class Tokenizer:
         Raises:
             InputError: not as many pairs as texts, or a max_length below 3.
         """
-        if max_length < 3:
-            raise InputError("too short for a pair of texts", expected="a max_length of at least 3", got=max_length)
+        _check_room_for_pair(max_length)
         if len(texts) != len(pairs):
             raise InputError("texts without their pair", expected=f"{len(texts)} second texts", got=len(pairs))
         ids, type_ids = [], []
@@ -79,6 +94,39 @@ class Tokenizer:
                 ids.append([self._cls_id, *first, self._sep_id, *second, self._sep_id])
                 type_ids.append([0] * (len(first) + 2) + [1] * (len(second) + 1))
         return ids, type_ids
+
+    def locate(
+        self, text: str, pair: str | None = None, *, max_length: int, truncation: Truncation
+    ) -> tuple[list[Token], bool]:
+        """The tokens of one text, or of a pair, with their places; their ids and sides are what `encode` and
+        `encode_pairs` give.
+
+        Returns:
+            The tokens, and whether some of the text were cut off.
+
+        Raises:
+            InputError: a max_length below 3 for a pair.
+        """
+        cls, sep, last = (
+            Token(index, side, None, None) for index, side in ((self._cls_id, 0), (self._sep_id, 0), (self._sep_id, 1))
+        )
+        whole = self._located(text, side=0)
+        if pair is None:
+            tokens = truncate([cls, *whole, sep], max_length=max_length, truncation=truncation)
+            return tokens, len(tokens) < len(whole) + 2
+        _check_room_for_pair(max_length)
+        other = self._located(pair, side=1)
+        first, second = truncate_pair(whole, other, max_length=max_length, truncation=truncation)
+        return [cls, *first, sep, *second, last], len(first) + len(second) < len(whole) + len(other)
+
+    def _located(self, text: str, *, side: int) -> list[Token]:
+        (valid,) = _valid([text])
+        encoding = self.fast.encode(valid, add_special_tokens=False)
+        spans, sides = encoding.offsets, [side] * len(encoding.ids)
+        if len(valid) > len(text):  # lone surrogates became three characters each
+            original = [position for position, character in enumerate(text) for _ in _valid([character])[0]]
+            spans = [(original[start], original[max(start, end - 1)] + 1) for start, end in spans]
+        return [Token(*token) for token in zip(encoding.ids, sides, spans, encoding.word_ids, strict=True)]
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes tokenizer.json and tokenizer_config.json.
@@ -158,6 +206,11 @@ class Tokenizer:
                 "not a BERT tokenizer", where=self.folder, expected="[CLS] text [SEP]", got=f"{tokens} text".strip()
             )
         return ids
+
+
+def _check_room_for_pair(max_length: int) -> None:
+    if max_length < 3:
+        raise InputError("too short for a pair of texts", expected="a max_length of at least 3", got=max_length)
 
 
 def _valid(texts: Sequence[str]) -> list[str]:

@@ -1,9 +1,14 @@
 """Which tokens stay when a text, or a pair of texts, is longer than the model may see."""
 
+from typing import TypeVar
+
 from tf_finetune.config import Truncation
 
+# An id, or whatever stands for a token.
+T = TypeVar("T")
 
-def truncate(ids: list[int], *, max_length: int, truncation: Truncation) -> list[int]:
+
+def truncate(ids: list[T], *, max_length: int, truncation: Truncation) -> list[T]:
     """Shortens [CLS] text [SEP] to max_length ids; the two special ones stay."""
     surplus = len(ids) - max_length
     if surplus <= 0:
@@ -13,8 +18,8 @@ def truncate(ids: list[int], *, max_length: int, truncation: Truncation) -> list
 
 
 def truncate_pair(
-    first: list[int], second: list[int], *, max_length: int, truncation: Truncation
-) -> tuple[list[int], list[int]]:
+    first: list[T], second: list[T], *, max_length: int, truncation: Truncation
+) -> tuple[list[T], list[T]]:
     """Shortens two texts, given without special tokens, so that [CLS] first [SEP] second [SEP] has max_length ids.
 
     The longer one is shortened first, as `truncation=True` of Hugging Face's fast tokenizers does; HEAD and TAIL give
@@ -36,7 +41,7 @@ def longest_first(first: int, second: int, *, room: int) -> tuple[int, int]:
     return (shorter, room - shorter) if first <= second else (room - shorter, shorter)
 
 
-def _cut(ids: list[int], kept: int, truncation: Truncation) -> list[int]:
+def _cut(ids: list[T], kept: int, truncation: Truncation) -> list[T]:
     surplus = len(ids) - kept
     head = from_start(kept, truncation)
     return ids[:head] + ids[head + surplus :]
