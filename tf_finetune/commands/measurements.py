@@ -8,6 +8,7 @@ import numpy as np
 
 from tf_finetune.config import ProblemType
 from tf_finetune.evaluation import outcomes, slices
+from tf_finetune.evaluation.explanation import explain
 from tf_finetune.evaluation.intervals import metric_intervals
 from tf_finetune.evaluation.metrics import metrics_of, probabilities_of
 from tf_finetune.evaluation.reliability import reliability
@@ -15,9 +16,12 @@ from tf_finetune.evaluation.reliability import reliability
 if TYPE_CHECKING:
     from tf_finetune.data.examples import Examples
     from tf_finetune.evaluation.classifier import Classifier
+    from tf_finetune.evaluation.explanation import Explanation
 
 # Wrong answers that are listed, and rows of a finding.
 MOST_EXAMPLES = 20
+# Of the listed answers the first ones are explained, up to so many tokens: each costs 64 times what its answer did.
+EXPLAINED_TOKENS = 2000
 # Classes that have a curve of their own, points of a curve, and classes that a confusion matrix shows.
 MOST_CURVES, MOST_POINTS, MOST_CLASSES = 4, 200, 30
 
@@ -175,15 +179,55 @@ def _errors(measured: Measured, classifier: "Classifier") -> dict[str, Any]:
         badness = np.where(wrong, outcomes.confidence(logits, kind), 0.0)
         title, meaning = "Confidently wrong", "The wrong answers given with the most confidence. Look for labels that are "
         meaning += "wrong, and for what these texts have in common."
-    worst = [index for index in np.argsort(-badness, kind="stable")[:MOST_EXAMPLES] if badness[index] > 0]
-    answers = classifier.answers_of(logits[worst], [measured.examples.texts[index] for index in worst])
-    examples = [_error(measured, index, answer, classifier) for index, answer in zip(worst, answers, strict=True)]
-    return {"title": title, "meaning": meaning, "examples": examples}
+    worst = np.array([k for k in np.argsort(-badness, kind="stable")[:MOST_EXAMPLES] if badness[k] > 0], np.int64)
+    shown = measured.examples.take(worst)
+    explained = worst[np.cumsum(measured.lengths[worst]) <= EXPLAINED_TOKENS]
+    why = [*_explained(measured, explained, classifier), *[None] * (len(worst) - len(explained))]
+    answers = classifier.answers_of(logits[worst], shown.texts, shown.text_pairs)
+    return {
+        "title": title,
+        "meaning": meaning,
+        "examples": [
+            {
+                **_answered(answer, labels[index], classifier),
+                "where": shown.places[number] if shown.places else "",
+                "texts": _texts(answer, why[number]),
+                "completeness_error": why[number] and why[number].completeness_error,
+            }
+            for number, (index, answer) in enumerate(zip(worst, answers, strict=True))
+        ],
+    }
 
 
-def _error(measured: Measured, index: int, answer: dict[str, Any], classifier: "Classifier") -> dict[str, Any]:
-    examples, names = measured.examples, classifier.label_names
-    label = measured.labels[index]
+def _explained(measured: Measured, indices: np.ndarray, classifier: "Classifier") -> "list[Explanation]":
+    chosen = measured.examples.take(indices)
+    labels = classifier.explainer.labels_of(measured.logits[indices]) if len(indices) else []
+    return list(explain(classifier, list(chosen.texts), chosen.text_pairs and list(chosen.text_pairs), labels=labels))
+
+
+def _texts(answer: dict[str, Any], why: "Explanation | None") -> list[list[dict[str, Any]]]:
+    """The text, or both of a pair, in pieces: words with what they add to the score, and what stands between them."""
+    texts = [answer[name] for name in ("text", "text_pair") if name in answer]
+    if why is None:
+        return [[{"text": text, "adds": None, "strength": 0.0}] for text in texts]
+    words = why.words()
+    most = max((abs(word.attribution) for word in words), default=0.0) or 1.0
+    found = []
+    for side, text in enumerate(texts):
+        pieces, end = [], 0
+        for word in (word for word in words if word.side == side):
+            pieces.append({"text": text[end : word.start], "adds": None, "strength": 0.0})
+            strength = round(abs(word.attribution) / most, 3)
+            pieces.append({"text": text[word.start : word.end], "adds": word.attribution, "strength": strength})
+            end = word.end
+        pieces.append({"text": text[end:], "adds": None, "strength": 0.0})
+        found.append([piece for piece in pieces if piece["text"]])
+    return found
+
+
+def _answered(answer: dict[str, Any], label: np.ndarray, classifier: "Classifier") -> dict[str, str]:
+    """Label and answer in words."""
+    names = classifier.label_names
     if classifier.problem_type is ProblemType.REGRESSION:
         said, given = f"{answer['score']:.3g}", f"{label:.3g}"
     elif classifier.problem_type is ProblemType.MULTI_LABEL_CLASSIFICATION:
@@ -191,12 +235,4 @@ def _error(measured: Measured, index: int, answer: dict[str, Any], classifier: "
         said = ", ".join(answer["labels"]) or "none"
     else:
         given, said = names[label], f"{answer['label']} ({answer['score']:.3f})"
-    return {
-        "text": examples.texts[index],
-        "text_pair": None if examples.text_pairs is None else examples.text_pairs[index],
-        "where": examples.places[index] if examples.places else "",
-        "label": given,
-        "answer": said,
-        "pieces": [],
-        "completeness_error": None,
-    }
+    return {"label": given, "answer": said}
