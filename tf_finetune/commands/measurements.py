@@ -144,16 +144,27 @@ def where_it_fails(
     }
 
 
-def _slices(measured: Measured, classifier: "Classifier", columns: Sequence[str]) -> dict[str, Any]:
-    logits, labels, kind = measured.logits, measured.labels, classifier.problem_type
-    masks = slices.by_length(measured.lengths) | slices.by_label(labels, classifier.label_names, kind)
+def scores_of(logits: np.ndarray, labels: np.ndarray, kind: ProblemType) -> np.ndarray:
+    """bool (examples,), which answers are right; of numbers float (examples,), how far off they are."""
+    if kind is ProblemType.REGRESSION:
+        return np.abs(logits[:, 0] - labels)
+    return outcomes.is_right(logits, labels, kind)
+
+
+def masks_of(measured: Measured, classifier: "Classifier", columns: Sequence[str]) -> slices.Masks:
+    """The slices by length, by label and by the columns that data.slice_columns names."""
+    of_labels = slices.by_label(measured.labels, classifier.label_names, classifier.problem_type)
+    masks = {**slices.by_length(measured.lengths), **of_labels}
     rows = list(measured.examples.slices or ())
     for number, column in enumerate(columns):
         masks |= slices.by_value(column, [row[number] for row in rows])
-    if kind is ProblemType.REGRESSION:
-        scores, score = np.abs(logits[:, 0] - labels), "mean absolute error"
-    else:
-        scores, score = outcomes.is_right(logits, labels, kind), "accuracy"
+    return masks
+
+
+def _slices(measured: Measured, classifier: "Classifier", columns: Sequence[str]) -> dict[str, Any]:
+    kind = classifier.problem_type
+    score = "mean absolute error" if kind is ProblemType.REGRESSION else "accuracy"
+    scores, masks = scores_of(measured.logits, measured.labels, kind), masks_of(measured, classifier, columns)
     tables: dict[str, list[dict[str, Any]]] = {}
     for one in slices.slices_of(scores, masks):
         tables.setdefault(one.column, []).append(dataclasses.asdict(one))

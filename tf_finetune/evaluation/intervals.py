@@ -41,12 +41,40 @@ def metric_intervals(
         resamples: how many bootstrap samples are drawn.
         seed: draws them.
     """
+    found = _middle(_resampled(logits, labels, problem_type, resamples, seed))
     if problem_type is ProblemType.REGRESSION:
-        return _middle(_of_regression(logits, labels, resamples, seed))
+        return found
     right = is_right(logits, labels, problem_type)
-    return {"accuracy": wilson(int(right.sum()), len(right))} | _middle(
-        _of_classes(logits, np.asarray(labels), problem_type, resamples, seed)
-    )
+    return {**found, "accuracy": wilson(int(right.sum()), len(right))}
+
+
+def difference_intervals(
+    logits: np.ndarray,
+    others: np.ndarray,
+    labels: np.ndarray,
+    problem_type: ProblemType,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """An interval for how much each metric of other answers to the same examples is above that of these.
+
+    Both are measured on the same resamples, so that examples which are hard for both do not widen it.
+
+    Args:
+        logits, others: float (n, num_labels).
+        labels, problem_type, resamples, seed: as of `metric_intervals`.
+    """
+    before, after = (_resampled(each, labels, problem_type, resamples, seed) for each in (logits, others))
+    return _middle({name: after[name] - before[name] for name in before})
+
+
+def _resampled(
+    logits: np.ndarray, labels: np.ndarray, problem_type: ProblemType, resamples: int, seed: int
+) -> dict[str, np.ndarray]:
+    """Each metric of each resample, NaN where it does not exist."""
+    of_kind = _of_regression if problem_type is ProblemType.REGRESSION else _of_classes
+    return of_kind(logits, np.asarray(labels), problem_type, resamples, seed)
 
 
 def draws(examples: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
@@ -68,7 +96,9 @@ def _middle(values: Mapping[str, np.ndarray]) -> dict[str, Interval]:
     }
 
 
-def _of_regression(logits: np.ndarray, labels: np.ndarray, resamples: int, seed: int) -> dict[str, np.ndarray]:
+def _of_regression(
+    logits: np.ndarray, labels: np.ndarray, _: ProblemType, resamples: int, seed: int
+) -> dict[str, np.ndarray]:
     random = np.random.default_rng(seed)
     found = []
     for _ in range(resamples):
@@ -83,6 +113,7 @@ def _of_classes(
 ) -> dict[str, np.ndarray]:
     """The metrics of every resample. All but the area are made of sums over the examples drawn."""
     true, predicted = answered(logits, labels, problem_type)
+    right = (true == predicted).all(axis=1).astype(np.float64)
     probabilities, loss = probabilities_of(logits, problem_type), examples_loss(logits, labels, problem_type)
     several = problem_type is ProblemType.MULTI_LABEL_CLASSIFICATION
     pieces = []
@@ -93,6 +124,7 @@ def _of_classes(
             found, named, actual = (sums.sum(axis=1, keepdims=True) for sums in (found, named, actual))
         one = slice(1, 2) if not several and true.shape[1] == 2 else slice(None)
         of_piece = {
+            "accuracy": counts @ right / len(labels),
             "precision": _share(found, named)[:, one].mean(axis=1),
             "recall": _share(found, actual)[:, one].mean(axis=1),
             "f1": _share(2 * found, named + actual)[:, one].mean(axis=1),
