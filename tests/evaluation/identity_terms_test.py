@@ -5,7 +5,7 @@ import re
 import pytest
 
 from tf_finetune.errors import InputError
-from tf_finetune.evaluation.identity_terms import Axis, Term, read_terms
+from tf_finetune.evaluation.identity_terms import PACKAGED, Axis, Term, read_terms
 
 
 @pytest.fixture
@@ -145,6 +145,12 @@ class TestReadTerms:
         assert other.sentences == [["The first is here.", "The second is here."]]
         assert axis.swapped("an apple", source=0, target=1) == "a pear"
         assert axis.held(["a pear"]) == axis.held(["an apple pie"]) == {None}
+
+    def test_a_file_of_ones_own_beside_the_packaged_one(self, tmp_path):
+        (tmp_path / "terms.txt").write_text("[gender: x, y]\nhe, she\n[fruit: one, two]\napple, pear\n")
+        packaged, both = read_terms(), read_terms(PACKAGED, tmp_path / "terms.txt")
+        assert [axis.name for axis in both] == [*(axis.name for axis in packaged), "fruit"]
+        assert {axis.name: axis.groups for axis in both}["gender"] == ("x", "y")
 
     def test_no_sentences(self, tmp_path):
         assert read(tmp_path / "terms.txt", "[axis: one, two]\napple, pear\n")[0].sentences == []

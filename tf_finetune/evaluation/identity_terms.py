@@ -107,12 +107,19 @@ def with_article(article: str | None, space: str | None, term: str) -> str:
     return article[0] + (ending.upper() if article.isupper() and term.isupper() else ending) + space + term
 
 
-def read_terms(path: Path = PACKAGED) -> list[Axis]:
-    """The axes of a file, whose form `identity_terms.txt` describes.
+def read_terms(*paths: Path) -> list[Axis]:
+    """The axes of files, whose form `identity_terms.txt` describes; without any, those of that one.
+
+    Args:
+        *paths: an axis of a later file stands for one of the same name of an earlier: `PACKAGED, own` adds to ours.
 
     Raises:
-        InputError: it cannot be read, a line is malformed, or it has no axis.
+        InputError: a file cannot be read, a line is malformed, or a file has no axis.
     """
+    return list({axis.name: axis for path in paths or (PACKAGED,) for axis in _axes(path)}.values())
+
+
+def _axes(path: Path) -> list[Axis]:
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:

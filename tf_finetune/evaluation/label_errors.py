@@ -15,8 +15,9 @@ import numpy as np
 from tf_finetune import csv_files
 from tf_finetune.errors import InputError
 
-# Where cleanlab's filters agree least: this one takes about as many as it reckons to be wrong, and next to none of a
-# set without errors; among those the probability of the given label orders as well as any other score does.
+# Of cleanlab's filters the one that, on synthetic sets of 2 to 10 classes and a model that is nearly always right, takes
+# about as many examples as are wrong and next to none where none are. The probability of the given label then orders
+# them as well as any other score.
 FILTER, RANKING = "prune_by_noise_rate", "self_confidence"
 COLUMNS = ("rank", "where", "text", "given label", "suggested label", "quality")
 
@@ -56,6 +57,9 @@ class OutOfFold:
 
 def likely_errors(probabilities: np.ndarray, labels: np.ndarray) -> list[LabelError]:
     """The examples whose label is likely to be wrong, the least believed first.
+
+    The order is what to go by. Their number is no count of errors: a model that is often wrong puts its own mistakes
+    among them (bag-of-words regression, right on 78% of the packaged reviews' training split, has 13% of it here).
 
     Args:
         probabilities: float (n, num_labels) of models that were not trained on the example, finite, between 0 and 1;
