@@ -15,9 +15,9 @@ import numpy as np
 from tf_finetune import csv_files
 from tf_finetune.errors import InputError
 
-# Of cleanlab's filters the one that, on synthetic sets of 2 to 10 classes and a model that is nearly always right, takes
-# about as many examples as are wrong and next to none where none are. The probability of the given label then orders
-# them as well as any other score.
+# Of cleanlab's filters the one that, on synthetic sets of 2 to 10 classes and with a model that is nearly always right,
+# takes about as many examples as are wrong and next to none where none are. The probability of the given label then
+# orders them as well as any other score.
 FILTER, RANKING = "prune_by_noise_rate", "self_confidence"
 COLUMNS = ("rank", "where", "text", "given label", "suggested label", "quality")
 
