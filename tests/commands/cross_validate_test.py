@@ -12,6 +12,7 @@ from tf_finetune.commands.evaluate import evaluate
 from tf_finetune.commands.train import train
 from tf_finetune.config import ProblemType
 from tf_finetune.data import sources
+from tf_finetune.evaluation.label_errors import read_out_of_fold
 
 
 @pytest.fixture
@@ -44,6 +45,8 @@ def test_all_of_it(config, tmp_path, capsys):
     assert result["out_of_fold"]["accuracy"] == pytest.approx(right)
     assert result["out_of_fold"]["examples"] == len(rows) == len(trained_on)
     assert not list((tmp_path / "cv").glob(".out_of_fold*"))
+    read = read_out_of_fold(tmp_path / "cv" / "out_of_fold.jsonl")
+    assert [read.label_names[label] for label in read.labels] == [row["true"] for row in rows]
     # Each is a run like any other, whose test split is its fold.
     measured = evaluate(tmp_path / "cv" / "fold_1")["test"]
     assert measured["examples"] == result["folds"][1]["examples"]
@@ -85,6 +88,11 @@ def test_other_labels(config, tmp_path, label, kind):
     assert shown in result["mean"]
     true = [row["true"] for row in predictions(tmp_path / "cv")]
     assert label in true
+    if kind is ProblemType.REGRESSION:
+        with pytest.raises(InputError, match="label errors are looked for among classes, in .* got numbers"):
+            read_out_of_fold(tmp_path / "cv" / "out_of_fold.jsonl")
+    else:
+        assert read_out_of_fold(tmp_path / "cv" / "out_of_fold.jsonl").labels.shape == (len(true), 2)
 
 
 def test_one_fold_alone_is_for_train(config, tmp_path):

@@ -1,5 +1,4 @@
 import json
-from html.parser import HTMLParser
 
 import films
 import pytest

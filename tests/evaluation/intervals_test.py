@@ -1,114 +1,56 @@
-import math
-
 import numpy as np
 import pytest
-from scipy import stats
-from sklearn import metrics
 
-from tf_finetune.config import ProblemType
-from tf_finetune.evaluation.intervals import area_of_counts, draws, metric_intervals, wilson
-from tf_finetune.evaluation.metrics import metrics_of
-
-ONE, SEVERAL, NUMBER = (
-    ProblemType.SINGLE_LABEL_CLASSIFICATION,
-    ProblemType.MULTI_LABEL_CLASSIFICATION,
-    ProblemType.REGRESSION,
-)
+from tf_finetune.evaluation import intervals
 
 
-def sample(kind, examples, classes, seed=0):
-    random = np.random.default_rng(seed)
-    logits = random.normal(size=(examples, classes))
-    if kind is NUMBER:
-        return logits, (logits[:, 0] + random.normal(size=examples)).astype(np.float32)
-    if kind is SEVERAL:
-        return logits, (logits + random.normal(size=logits.shape) > 0.5).astype(np.float32)
-    return logits, (logits + random.normal(size=logits.shape)).argmax(axis=1)
+class TestOfShare:
+    def test_by_hand(self):
+        """Wilson 1927: centre (p + z²/2n) / (1 + z²/n), half width z sqrt(p(1-p)/n + z²/4n²) / (1 + z²/n)."""
+        z, n, p = 1.959964, 40, 0.25
+        centre, half = p + z**2 / (2 * n), z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+        expected = [(centre - half) / (1 + z**2 / n), (centre + half) / (1 + z**2 / n)]
+        assert intervals.of_share(10, 40) == pytest.approx(expected, abs=1e-6)
+
+    @pytest.mark.parametrize(("count", "end"), [(0, 0), (7, 1)])
+    def test_none_and_all_leave_room(self, count, end):
+        low, high = intervals.of_share(count, 7)
+        assert end in (low, high)
+        assert low < high
 
 
-CASES = [(ONE, 2), (ONE, 4), (SEVERAL, 3), (NUMBER, 1)]
+class TestByBootstrap:
+    def test_of_a_mean_it_is_about_two_standard_errors(self):
+        values = np.random.default_rng(0).normal(size=2000)
+        low, high = intervals.by_bootstrap([values], np.mean)
+        expected = values.mean() + 1.96 * values.std() / np.sqrt(2000) * np.array([-1, 1])
+        assert [low, high] == pytest.approx(expected, abs=0.005)
 
+    def test_values_all_the_same_have_no_width(self):
+        assert intervals.by_bootstrap([np.full(20, 0.5)], np.mean) == [0.5, 0.5]
 
-class TestMetricIntervals:
-    @pytest.mark.parametrize(("kind", "classes"), CASES)
-    def test_the_metric_lies_within(self, kind, classes):
-        logits, labels = sample(kind, 300, classes)
-        found, measured = metric_intervals(logits, labels, kind, resamples=200), metrics_of(logits, labels, kind)
-        assert set(found) == set(measured) - {"examples", "confusion_matrix"}
-        for name, (low, high) in found.items():
-            assert low < measured[name] < high, name
+    def test_two_samples_are_drawn_apart(self):
+        random = np.random.default_rng(0)
 
-    @pytest.mark.parametrize(("kind", "classes"), CASES[:3])
-    def test_the_same_as_measuring_each_resample(self, kind, classes):
-        logits, labels = sample(kind, 60, classes)
-        (counts,) = draws(60, 40, seed=3)
-        measured = [metrics_of(*(np.repeat(part, row, axis=0) for part in (logits, labels)), kind) for row in counts]
-        found = metric_intervals(logits, labels, kind, resamples=40, seed=3)
-        for name in set(found) - {"accuracy"}:
-            values = [one[name] for one in measured if one[name] is not None]
-            np.testing.assert_allclose(found[name], np.percentile(values, [2.5, 97.5]), rtol=1e-9, err_msg=name)
+        def difference(first, second, axis=-1):
+            return first.mean(axis=axis) - second.mean(axis=axis)
 
-    def test_repeatable_and_by_seed(self):
-        logits, labels = sample(ONE, 100, 2)
-        first, again, other = (metric_intervals(logits, labels, ONE, resamples=50, seed=seed) for seed in (1, 1, 2))
-        assert first == again != other
+        low, high = intervals.by_bootstrap([random.normal(1, 1, 400), random.normal(0, 2, 100)], difference)
+        assert low < 1 < high
+        assert high - low == pytest.approx(2 * 1.96 * np.sqrt(1 / 400 + 4 / 100), rel=0.2)
 
-    def test_in_pieces(self, monkeypatch):
-        logits, labels = sample(ONE, 50, 2)
-        whole = np.concatenate(list(draws(50, 20, 0)))
-        monkeypatch.setattr("tf_finetune.evaluation.intervals.PIECE", 350)
-        pieces = list(draws(50, 20, 0))
-        assert [len(piece) for piece in pieces] == [7, 7, 6] and whole.sum() == sum(map(np.sum, pieces)) == 1000
-        assert set(metric_intervals(logits, labels, ONE, resamples=20)) >= {"accuracy", "roc_auc"}
+    def test_the_same_seed_gives_the_same(self):
+        values = np.random.default_rng(0).normal(size=50)
+        assert intervals.by_bootstrap([values], np.mean, seed=1) == intervals.by_bootstrap([values], np.mean, seed=1)
+        assert intervals.by_bootstrap([values], np.mean, seed=1) != intervals.by_bootstrap([values], np.mean, seed=2)
 
-    def test_no_area_of_one_class(self):
-        logits, _ = sample(ONE, 40, 2)
-        found = metric_intervals(logits, np.zeros(40, np.int64), ONE, resamples=20)
-        assert "roc_auc" not in found and "f1" in found
+    def test_many_values_take_no_more_memory(self, monkeypatch):
+        monkeypatch.setattr(intervals, "MOST_DRAWN", 500)
+        sizes = []
 
+        def mean(values, axis=-1):
+            sizes.append(values.size)
+            return values.mean(axis=axis)
 
-class TestCoverage:
-    """How often the interval of a sample holds the true value, which is known here: 95 times in a hundred."""
-
-    SAMPLES, EXAMPLES = 400, 250
-
-    # Of 400 intervals 380 are expected to hold it, 4.4 being the standard deviation: 364 is 3.7 of them below. The
-    # bootstrap's middle is known to be a little narrow for so few examples.
-    def holds(self, kind, name, truth):
-        held = 0
-        for seed in range(self.SAMPLES):
-            random = np.random.default_rng(seed)
-            labels = (random.random(self.EXAMPLES) < 0.5).astype(np.int64)
-            margin = 1.5 * (labels - 0.5) * 2 / 2 + random.normal(size=self.EXAMPLES)
-            logits = np.stack([np.zeros(self.EXAMPLES), margin], axis=1)
-            low, high = metric_intervals(logits, labels, kind, resamples=300, seed=seed)[name]
-            held += low <= truth <= high
-        return held
-
-    # Margins are normal around -0.75 and 0.75 with deviation 1: a label is right where its margin has its sign, and of
-    # a pair the right one is higher where a normal number around 1.5 with variance 2 is above 0.
-    @pytest.mark.parametrize(
-        ("name", "truth"),
-        [("accuracy", stats.norm.cdf(0.75)), ("f1", stats.norm.cdf(0.75)), ("roc_auc", stats.norm.cdf(1.5 / 2**0.5))],
-    )
-    def test_at_the_stated_rate(self, name, truth):
-        assert 364 <= self.holds(ONE, name, truth) <= 396
-
-
-class TestArea:
-    def test_as_sklearn_has_it_with_equal_scores(self):
-        random = np.random.default_rng(5)
-        scores, positive = random.integers(0, 6, 80) / 6, random.random(80) < 0.4
-        (counts,) = draws(80, 30, 1)
-        expected = [metrics.roc_auc_score(positive, scores, sample_weight=row) for row in counts]
-        np.testing.assert_allclose(area_of_counts(counts, positive, scores), expected, rtol=1e-12)
-
-    def test_none_of_one_kind(self):
-        counts = np.array([[1, 1, 0], [0, 1, 2]])
-        found = area_of_counts(counts, np.array([True, True, False]), np.array([0.1, 0.2, 0.3]))
-        assert math.isnan(found[0]) and found[1] == 0
-
-
-def test_wilson_of_all_right_is_not_certain():
-    low, high = wilson(20, 20)
-    assert 0.8 < low < 0.9 and high == 1
+        intervals.by_bootstrap([np.arange(100.0)], mean)
+        assert max(sizes) == 500

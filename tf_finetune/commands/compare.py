@@ -15,7 +15,7 @@ from tf_finetune.commands.restore import CHANGEABLE, load_classifier, trained_ru
 from tf_finetune.config import ExperimentConfig, ProblemType
 from tf_finetune.errors import Found, InputError
 from tf_finetune.evaluation import paired
-from tf_finetune.evaluation.intervals import difference_intervals
+from tf_finetune.evaluation.metric_intervals import difference_intervals
 from tf_finetune.evaluation.metrics import LOWER_IS_BETTER, metrics_of, number_text
 from tf_finetune.workdir import Workdir
 
@@ -144,9 +144,7 @@ def _label_order(before: "Classifier", after: "Classifier", other: str | Path) -
     """Where the other model has the labels of the first."""
     ours, theirs = before.label_names, after.label_names
     if sorted(ours) != sorted(theirs) or before.problem_type is not after.problem_type:
-        expected, got = (
-            f"{each.problem_type.value}: {', '.join(each.label_names[:20])}" for each in (before, after)
-        )
+        expected, got = (f"{each.problem_type.value}: {', '.join(each.label_names[:20])}" for each in (before, after))
         raise InputError("the runs have other labels", where=other, expected=expected, got=got)
     return [theirs.index(name) for name in ours]
 
@@ -168,7 +166,7 @@ def _metrics(before: np.ndarray, after: np.ndarray, labels: np.ndarray, kind: Pr
             "before": old[name],
             "after": new[name],
             "difference": new[name] - old[name],
-            "interval": list(intervals[name]),
+            "interval": intervals[name],
         }
         for name in intervals
         if old[name] is not None and new[name] is not None

@@ -9,7 +9,7 @@ import numpy as np
 from tf_finetune.config import ProblemType
 from tf_finetune.evaluation import outcomes, slices
 from tf_finetune.evaluation.explanation import explain
-from tf_finetune.evaluation.intervals import metric_intervals
+from tf_finetune.evaluation.metric_intervals import metric_intervals
 from tf_finetune.evaluation.metrics import metrics_of, probabilities_of
 from tf_finetune.evaluation.reliability import reliability
 
@@ -78,7 +78,7 @@ def results(measured: Mapping[str, Measured], classifier: "Classifier", *, seed:
 def _split(measured: Measured, classifier: "Classifier", seed: int) -> dict[str, Any]:
     logits, labels, kind = measured.logits, measured.labels, classifier.problem_type
     metrics = metrics_of(logits, labels, kind)
-    intervals = {name: list(ends) for name, ends in metric_intervals(logits, labels, kind, seed=seed).items()}
+    intervals = metric_intervals(logits, labels, kind, seed=seed)
     found = {"examples": len(labels), "metrics": metrics, "intervals": intervals}
     if kind is ProblemType.REGRESSION:
         return found | dict.fromkeys(("confusion", "roc", "precision_recall", "reliability"))
@@ -101,7 +101,11 @@ def _confusion(matrix: list, classifier: "Classifier") -> dict[str, Any] | None:
             {"label": name, "counts": [found, missed, wrong], "total": found + missed + wrong}
             for name, ((_, wrong), (missed, found)) in zip(names, matrix, strict=True)
         ]
-        return {"caption": "Labels found, missed and wrongly given", "columns": ["found", "missed", "wrong"], "rows": rows}
+        return {
+            "caption": "Labels found, missed and wrongly given",
+            "columns": ["found", "missed", "wrong"],
+            "rows": rows,
+        }
     if len(names) > MOST_CLASSES:
         return None
     rows = [{"label": name, "counts": counts, "total": sum(counts)} for name, counts in zip(names, matrix, strict=True)]
@@ -188,7 +192,10 @@ def _errors(measured: Measured, classifier: "Classifier") -> dict[str, Any]:
     else:
         wrong = ~outcomes.is_right(logits, labels, kind)
         badness = np.where(wrong, outcomes.confidence(logits, kind), 0.0)
-        title, meaning = "Confidently wrong", "The wrong answers given with the most confidence. Look for labels that are "
+        title, meaning = (
+            "Confidently wrong",
+            "The wrong answers given with the most confidence. Look for labels that are ",
+        )
         meaning += "wrong, and for what these texts have in common."
     worst = np.array([k for k in np.argsort(-badness, kind="stable")[:MOST_EXAMPLES] if badness[k] > 0], np.int64)
     shown = measured.examples.take(worst)

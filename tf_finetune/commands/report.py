@@ -122,7 +122,9 @@ def _summary(facts: dict[str, Any], problem_type: ProblemType) -> dict[str, Any]
     sentences += facts["training"]["signs"]
     if reliability := splits[name]["reliability"]:
         before, after = (reliability[when]["expected_calibration_error"] for when in ("before", "after"))
-        sentences.append(f"Probabilities are {after:.1%} off on average (ECE) on {name}; before calibration {before:.1%}.")
+        sentences.append(
+            f"Probabilities are {after:.1%} off on average (ECE) on {name}; before calibration {before:.1%}."
+        )
     worse = [one for table in facts["slices"]["tables"] for one in table["rows"] if one["is_worse"]]
     sentences += [
         f"Worse than elsewhere where {one['column']} is {one['value']}: {one['score']:.4f} of {one['examples']} examples."
@@ -137,4 +139,6 @@ def _before(records: list[dict[str, Any]], splits: dict[str, Any], problem_type:
     first = [one for one in records if one["split"] == "validation" and one["step"] == 0]
     if not first or "validation" not in splits or score(first[0], problem_type) is None:
         return ""
-    return f"On validation it went from {first[0][main]:.4f} to {splits['validation']['metrics'][main]:.4f} by training."
+    return (
+        f"On validation it went from {first[0][main]:.4f} to {splits['validation']['metrics'][main]:.4f} by training."
+    )

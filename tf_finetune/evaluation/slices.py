@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tf_finetune.config import ProblemType
-from tf_finetune.evaluation.intervals import CONFIDENCE, wilson
+from tf_finetune.evaluation.intervals import by_bootstrap, of_share
 
 # Fewer examples say too little: the interval of a share would be 35 points wide.
 FEWEST = 30
@@ -84,14 +84,10 @@ def _chance(within: np.ndarray, outside: np.ndarray) -> float:
     return float(stats.fisher_exact(table, alternative="less").pvalue)
 
 
-def _interval(scores: np.ndarray) -> tuple[float, float]:
-    """Wilson's for a share; of a mean error by its standard error."""
-    from scipy import stats
-
+def _interval(scores: np.ndarray) -> list[float]:
     if scores.dtype == bool:
-        return wilson(int(scores.sum()), len(scores))
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, len(scores) - 1) * scores.std(ddof=1) / np.sqrt(len(scores))
-    return float(scores.mean() - half), float(scores.mean() + half)
+        return of_share(int(scores.sum()), len(scores))
+    return by_bootstrap([scores], np.mean)
 
 
 def by_length(lengths: np.ndarray) -> Masks:
