@@ -58,13 +58,15 @@ class TestMetricIntervals:
         whole = np.concatenate(list(draws(50, 20, 0)))
         monkeypatch.setattr("tf_finetune.evaluation.metric_intervals.PIECE", 350)
         pieces = list(draws(50, 20, 0))
-        assert [len(piece) for piece in pieces] == [7, 7, 6] and whole.sum() == sum(map(np.sum, pieces)) == 1000
+        assert [len(piece) for piece in pieces] == [7, 7, 6]
+        assert whole.sum() == sum(map(np.sum, pieces)) == 1000
         assert set(metric_intervals(logits, labels, ONE, resamples=20)) >= {"accuracy", "roc_auc"}
 
     def test_no_area_of_one_class(self):
         logits, _ = sample(ONE, 40, 2)
         found = metric_intervals(logits, np.zeros(40, np.int64), ONE, resamples=20)
-        assert "roc_auc" not in found and "f1" in found
+        assert "roc_auc" not in found
+        assert "f1" in found
 
 
 class TestCoverage:
@@ -106,4 +108,5 @@ class TestArea:
     def test_none_of_one_kind(self):
         counts = np.array([[1, 1, 0], [0, 1, 2]])
         found = area_of_counts(counts, np.array([True, True, False]), np.array([0.1, 0.2, 0.3]))
-        assert math.isnan(found[0]) and found[1] == 0
+        assert math.isnan(found[0])
+        assert found[1] == 0

@@ -18,7 +18,8 @@ class TestReliability:
         logits = logits_of([[0.1, 0.9], [0.1, 0.9], [0.9, 0.1], [0.4, 0.6], [0.6, 0.4]])
         found = reliability(logits, np.array([1, 0, 0, 1, 1]), ONE)
         assert found.answers == [2, 3]
-        assert found.confidence == pytest.approx([0.6, 0.9]) and found.accuracy == pytest.approx([1 / 2, 2 / 3])
+        assert found.confidence == pytest.approx([0.6, 0.9])
+        assert found.accuracy == pytest.approx([1 / 2, 2 / 3])
         assert found.expected_calibration_error == pytest.approx((2 * 0.1 + 3 * (0.9 - 2 / 3)) / 5)
 
     def test_honest_probabilities_have_a_small_error(self):
@@ -36,7 +37,8 @@ class TestReliability:
     def test_several_labels_are_as_many_answers(self):
         logits = np.array([[20.0, -20.0], [20.0, 20.0]])
         found = reliability(logits, np.array([[1, 0], [0, 1]], np.float32), SEVERAL)
-        assert sum(found.answers) == 4 and found.accuracy == [0.75]
+        assert sum(found.answers) == 4
+        assert found.accuracy == [0.75]
 
 
 class TestOutcomes:

@@ -34,7 +34,8 @@ class TestSlicesOf:
 
     def test_all_examples(self):
         (found,) = slices_of(np.arange(50) % 2 == 0, {("all", "all"): np.ones(50, bool)})
-        assert found.examples == 50 and not found.is_worse
+        assert found.examples == 50
+        assert not found.is_worse
 
     def test_errors(self):
         errors = np.concatenate([np.full(50, 2.0), np.full(50, 1.0)]) + np.linspace(0, 0.1, 100)
@@ -67,7 +68,8 @@ class TestRanges:
 
     def test_one_length(self):
         masks = by_length(np.full(40, 7))
-        assert list(masks) == [("tokens", "7")] and masks["tokens", "7"].all()
+        assert list(masks) == [("tokens", "7")]
+        assert masks["tokens", "7"].all()
 
     def test_every_example_is_in_one_range(self):
         lengths = np.random.default_rng(0).integers(3, 9, 500)
@@ -75,7 +77,8 @@ class TestRanges:
 
     def test_numbers_as_labels(self):
         masks = by_label(np.linspace(-1, 1, 101, dtype=np.float32), ["label"], ProblemType.REGRESSION)
-        assert len(masks) == 4 and (np.sum(list(masks.values()), axis=0) == 1).all()
+        assert len(masks) == 4
+        assert (np.sum(list(masks.values()), axis=0) == 1).all()
 
 
 class TestByLabel:
@@ -89,7 +92,8 @@ class TestByLabel:
     def test_several(self):
         labels = np.array([[1, 1], [0, 1]], np.float32)
         masks = by_label(labels, ["a", "b"], ProblemType.MULTI_LABEL_CLASSIFICATION)
-        assert masks["label", "a"].tolist() == [True, False] and masks["label", "b"].tolist() == [True, True]
+        assert masks["label", "a"].tolist() == [True, False]
+        assert masks["label", "b"].tolist() == [True, True]
 
 
 class TestByValue:
@@ -110,4 +114,5 @@ class TestByValue:
     def test_many_values_that_are_no_numbers(self):
         values = [f"product {number % 40}" for number in range(40 * 40)]
         masks = by_value("product", values)
-        assert len(masks) == slices.MOST_VALUES + 1 and masks["product", "(20 rarer values)"].sum() == 800
+        assert len(masks) == slices.MOST_VALUES + 1
+        assert masks["product", "(20 rarer values)"].sum() == 800
