@@ -34,7 +34,9 @@ COMMANDS = {
 # Commands that take a config of their own, and no trained run.
 TRAINING = ("train", "find-learning-rate", "cross-validate", "sweep")
 
-WITH_VALUES = ("config", "workdir", "search", "trials", "input", "saved_model", "repo", "json")
+WITH_VALUES = (
+    *("config", "workdir", "search", "trials", "input", "identity_terms", "out_of_fold", "saved_model", "repo", "json"),
+)
 
 # Flags that not every command has.
 FLAG_OWNERS = {
@@ -44,6 +46,9 @@ FLAG_OWNERS = {
     "dry_run": ("train",),
     "input": ("predict",),
     "explain": ("predict",),
+    "audit": ("report",),
+    "identity_terms": ("report",),
+    "out_of_fold": ("report",),
     "saved_model": ("predict", "verify"),
     "repo": ("push-to-hub",),
     "private": ("push-to-hub",),
@@ -168,6 +173,13 @@ def _define_flags(argv: list[str]) -> flags.FlagValues:
     flags.DEFINE_integer("trials", 20, "sweep: how many runs in all", flag_values=values)
     flags.DEFINE_string("input", None, "predict: a table, or a file with one text a line", flag_values=values)
     flags.DEFINE_bool("explain", False, "predict: what each token adds; takes far longer", flag_values=values)
+    flags.DEFINE_bool("audit", False, "report: are groups of people treated alike", flag_values=values)
+    flags.DEFINE_string(
+        "identity_terms", None, "report --audit: a file of more words for groups of people", flag_values=values
+    )
+    flags.DEFINE_string(
+        "out_of_fold", None, "report: the workdir of cross-validate, to look for wrong labels with", flag_values=values
+    )
     flags.DEFINE_string(
         "saved_model", None, "predict, verify: an export, wherever it is, in the place of --workdir", flag_values=values
     )
@@ -202,6 +214,8 @@ def _check_flags(command: str, values: flags.FlagValues, positional: list[str]) 
         if command == "predict" and f"config.{field}" in values and not tables.is_table(values.input or ""):
             expected = "--input=FILE of .csv, .tsv, .jsonl or .parquet"
             raise InputError(f"{field} is a column of --input", expected=expected, got=values.input)
+    if values.identity_terms is not None and not values.audit:
+        raise InputError("--identity_terms is for an audit", expected="--audit beside it", got=values.identity_terms)
     if positional and values.input is not None:
         raise InputError("texts came twice", expected="arguments or --input, not both")
 
@@ -281,7 +295,8 @@ def _call(command: str, values: flags.FlagValues, positional: list[str]) -> None
     elif command == "report":
         from tf_finetune.commands.report import report
 
-        report(values.workdir, values.config)
+        options = {"audit": values.audit, "identity_terms": values.identity_terms, "out_of_fold": values.out_of_fold}
+        report(values.workdir, values.config, **options)
     elif command == "predict":
         _predict(values, positional)
     elif command == "export":

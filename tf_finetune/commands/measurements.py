@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tf_finetune.config import ProblemType
-from tf_finetune.evaluation import outcomes, slices
+from tf_finetune.evaluation import counterfactual, outcomes, slices
 from tf_finetune.evaluation.explanation import explain
+from tf_finetune.evaluation.groups import group_metrics
+from tf_finetune.evaluation.identity_terms import Axis
 from tf_finetune.evaluation.metric_intervals import metric_intervals
 from tf_finetune.evaluation.metrics import metrics_of, probabilities_of
 from tf_finetune.evaluation.reliability import reliability
@@ -26,10 +28,14 @@ EXPLAINED_TOKENS = 2000
 MOST_CURVES, MOST_POINTS, MOST_CLASSES = 4, 200, 30
 
 MEANINGS = {
-    ProblemType.SINGLE_LABEL_CLASSIFICATION: "Precision, recall and F1 of two labels are those of the second; of more, "
-    "the mean over the labels (macro). The loss is that of calibrated probabilities.",
-    ProblemType.MULTI_LABEL_CLASSIFICATION: "Accuracy: all labels of a text right. Precision, recall and F1: all labels "
-    "of all texts together (micro). The loss is that of calibrated probabilities.",
+    ProblemType.SINGLE_LABEL_CLASSIFICATION: (
+        "Precision, recall and F1 of two labels are those of the second; of more, the mean over the labels (macro). "
+        "The loss is that of calibrated probabilities."
+    ),
+    ProblemType.MULTI_LABEL_CLASSIFICATION: (
+        "Accuracy: all labels of a text right. Precision, recall and F1: all labels of all texts together (micro). The "
+        "loss is that of calibrated probabilities."
+    ),
     ProblemType.REGRESSION: "The loss is the mean squared error.",
 }
 
@@ -141,7 +147,7 @@ def where_it_fails(
     measured: Mapping[str, Measured], classifier: "Classifier", *, columns: Sequence[str]
 ) -> dict[str, Any]:
     """The slices and the worst errors, on test where there is one."""
-    name = "test" if "test" in measured else "validation"
+    name = _last(measured)
     return {
         "slices": {"split": name, **_slices(measured[name], classifier, columns)},
         "errors": {"split": name, **_errors(measured[name], classifier)},
@@ -192,11 +198,8 @@ def _errors(measured: Measured, classifier: "Classifier") -> dict[str, Any]:
     else:
         wrong = ~outcomes.is_right(logits, labels, kind)
         badness = np.where(wrong, outcomes.confidence(logits, kind), 0.0)
-        title, meaning = (
-            "Confidently wrong",
-            "The wrong answers given with the most confidence. Look for labels that are ",
-        )
-        meaning += "wrong, and for what these texts have in common."
+        title = "Confidently wrong"
+        meaning = "The wrong answers given with the most confidence: look for wrong labels, and for what they share."
     worst = np.array([k for k in np.argsort(-badness, kind="stable")[:MOST_EXAMPLES] if badness[k] > 0], np.int64)
     shown = measured.examples.take(worst)
     explained = worst[np.cumsum(measured.lengths[worst]) <= EXPLAINED_TOKENS]
@@ -254,3 +257,33 @@ def _answered(answer: dict[str, Any], label: np.ndarray, classifier: "Classifier
     else:
         given, said = names[label], f"{answer['label']} ({answer['score']:.3f})"
     return {"label": given, "answer": said}
+
+
+def audit(
+    measured: Mapping[str, Measured], classifier: "Classifier", axes: Sequence[Axis], columns: Sequence[str], seed: int
+) -> dict[str, Any]:
+    """Swapped words of groups on all measured texts, and each of the columns as groups of test, else validation."""
+    kind = classifier.problem_type
+    texts = [text for one in measured.values() for text in one.examples.texts]
+    pairs = [pair for one in measured.values() for pair in one.examples.text_pairs or ()]
+    swapped = counterfactual.audit(
+        counterfactual.asking(classifier),
+        texts,
+        axes,
+        text_pairs=pairs or None,
+        problem_type=kind,
+        label_names=classifier.label_names,
+        seed=seed,
+    )
+    split = _last(measured)
+    one, groups = measured[split], {}
+    if kind is not ProblemType.REGRESSION:
+        probabilities, rows = probabilities_of(one.logits, kind), list(one.examples.slices or ())
+        for number, column in enumerate(columns):
+            values = [row[number] for row in rows]
+            groups[column] = group_metrics(probabilities, one.labels, values, problem_type=kind, seed=seed)
+    return {"axes": swapped, "split": split, "groups": groups}
+
+
+def _last(measured: Mapping[str, Measured]) -> str:
+    return "test" if "test" in measured else "validation"

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from tf_finetune import json_files, runtime, settings
 from tf_finetune.commands import check_data, measurements
+from tf_finetune.commands.cross_validate import PREDICTIONS
 from tf_finetune.commands.evaluate import SPLITS, load_splits
 from tf_finetune.commands.restore import load_classifier, trained_run
 from tf_finetune.config import ExperimentConfig, ProblemType
-from tf_finetune.evaluation import overfitting
-from tf_finetune.evaluation.metrics import score
+from tf_finetune.errors import InputError
+from tf_finetune.evaluation import label_errors, overfitting
+from tf_finetune.evaluation.identity_terms import PACKAGED, read_terms
 from tf_finetune.workdir import Workdir, read_manifest
 
 if TYPE_CHECKING:
@@ -21,7 +23,14 @@ if TYPE_CHECKING:
 MOST_POINTS = 200
 
 
-def report(workdir: str | Path, config: ExperimentConfig | None = None) -> dict[str, Any]:
+def report(
+    workdir: str | Path,
+    config: ExperimentConfig | None = None,
+    *,
+    audit: bool = False,
+    identity_terms: str | Path | None = None,
+    out_of_fold: str | Path | None = None,
+) -> dict[str, Any]:
     """Measures the best checkpoint on validation and test, and writes workdir/report.html and report.json.
 
     The page needs nothing beside itself, neither scripts nor the network. It holds texts of the data: those that are
@@ -30,15 +39,23 @@ def report(workdir: str | Path, config: ExperimentConfig | None = None) -> dict[
     Args:
         workdir: of a training run.
         config: the run's config with other data.slice_columns; None means the run's own.
+        audit: also ask whether answers change with the people a text speaks of, and compare the groups that
+            data.slice_columns name.
+        identity_terms: a file of words for groups of people, in the form of evaluation/identity_terms.txt, beside ours.
+        out_of_fold: the workdir of `cross-validate` on the same data: also look for wrong labels, and write
+            workdir/label_errors.csv.
 
     Returns:
-        What report.json holds: run, data, training, results, slices, errors and summary.
+        What report.json holds: run, data, training, results, slices, errors, audit and label_errors (None where not
+        asked for), and summary.
 
     Raises:
-        InputError: no trained model there, or its data cannot be read.
+        InputError: no trained model there, its data cannot be read, or what is asked for beside it cannot be had.
     """
     folder, config = trained_run("report", workdir, config)
     run = Workdir(workdir)
+    terms = read_terms(PACKAGED, *([Path(identity_terms)] if identity_terms else [])) if audit else None
+    wrong_labels = _label_errors(out_of_fold, run) if out_of_fold else None
     splits = load_splits(config, folder, run)
     classifier = load_classifier(folder, config)
     measured = {name: measurements.of(classifier, splits[name]) for name in SPLITS if name in splits}
@@ -49,9 +66,20 @@ def report(workdir: str | Path, config: ExperimentConfig | None = None) -> dict[
         "results": measurements.results(measured, classifier, seed=config.runtime.seed),
         **measurements.where_it_fails(measured, classifier, columns=settings.slice_columns(config)),
     }
+    columns = settings.slice_columns(config)
+    facts["audit"] = measurements.audit(measured, classifier, terms, columns, config.runtime.seed) if terms else None
+    facts["label_errors"] = wrong_labels
     facts["summary"] = _summary(facts, classifier.problem_type)
     _write(run, facts)
     return facts
+
+
+def _label_errors(folder: str | Path, run: Workdir) -> dict[str, Any]:
+    path = Path(folder).expanduser() / PREDICTIONS
+    if not path.is_file():
+        expected = f"a workdir that `tf-finetune cross-validate` filled, with {PREDICTIONS}"
+        raise InputError("no answers of cross-validation", where="--out_of_fold", expected=expected, got=folder)
+    return label_errors.review(path, run.label_errors, shown=measurements.MOST_EXAMPLES)
 
 
 def _write(run: Workdir, facts: dict[str, Any]) -> None:
@@ -118,7 +146,7 @@ def _summary(facts: dict[str, Any], problem_type: ProblemType) -> dict[str, Any]
     main = measurements.main_metric(problem_type)
     value, interval = splits[name]["metrics"][main], splits[name]["intervals"].get(main)
     spread = f" (95% interval {interval[0]:.4f} to {interval[1]:.4f})" if interval else ""
-    sentences = [_before(facts["training"]["records"], splits, problem_type, main)]
+    sentences = [_before(facts["training"]["records"], splits, main)]
     sentences += facts["training"]["signs"]
     if reliability := splits[name]["reliability"]:
         before, after = (reliability[when]["expected_calibration_error"] for when in ("before", "after"))
@@ -127,7 +155,8 @@ def _summary(facts: dict[str, Any], problem_type: ProblemType) -> dict[str, Any]
         )
     worse = [one for table in facts["slices"]["tables"] for one in table["rows"] if one["is_worse"]]
     sentences += [
-        f"Worse than elsewhere where {one['column']} is {one['value']}: {one['score']:.4f} of {one['examples']} examples."
+        f"Worse where {one['column']} is {one['value']}: {facts['slices']['score']} {one['score']:.4f}, "
+        f"{one['examples']} examples."
         for one in worse
     ]
     bad = [one["sentence"] for one in facts["data"]["findings"] if one["severity"] != "note"]
@@ -135,10 +164,9 @@ def _summary(facts: dict[str, Any], problem_type: ProblemType) -> dict[str, Any]
     return {"headline": f"{name} {main} {value:.4f}{spread}", "sentences": [one for one in sentences if one]}
 
 
-def _before(records: list[dict[str, Any]], splits: dict[str, Any], problem_type: ProblemType, main: str) -> str:
+def _before(records: list[dict[str, Any]], splits: dict[str, Any], main: str) -> str:
     first = [one for one in records if one["split"] == "validation" and one["step"] == 0]
-    if not first or "validation" not in splits or score(first[0], problem_type) is None:
+    if not first or main not in first[0] or "validation" not in splits:
         return ""
-    return (
-        f"On validation it went from {first[0][main]:.4f} to {splits['validation']['metrics'][main]:.4f} by training."
-    )
+    after = splits["validation"]["metrics"][main]
+    return f"On validation it went from {first[0][main]:.4f} to {after:.4f} by training."

@@ -1,8 +1,8 @@
 """How far a metric may be from what it would be on all texts of the kind: 95% confidence intervals.
 
-A share of right answers gets Wilson's interval (1927), which is right for few examples, too. All others are bootstrapped
-(Efron 1979): the examples are drawn again, with replacement, a thousand times, and the interval holds the middle 95% of
-what the metric then is. Only chance in which examples were measured is in it, not that of training.
+A share of right answers gets Wilson's interval (1927), which is right for few examples, too. All others are
+bootstrapped (Efron 1979): the examples are drawn again, with replacement, a thousand times, and the interval holds the
+middle 95% of what the metric then is. Only chance in which examples were measured is in it, not that of training.
 """
 
 from collections.abc import Iterator, Mapping

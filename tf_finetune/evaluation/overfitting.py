@@ -41,9 +41,10 @@ def _rise(validations: Sequence[Mapping[str, Any]], trained: Sequence[Mapping[st
     if not before or last["loss"] < RISE * least["loss"] or trained[-1]["loss"] >= before[-1]["loss"]:
         return ""
     return (
-        f"The loss on validation was least at step {least['step']} ({least['loss']:.3f}) and rose to {last['loss']:.3f} "
-        f"by step {last['step']}, while that of training went on falling, from {before[-1]['loss']:.3f} to "
-        f"{trained[-1]['loss']:.3f}: the model became surer of its training texts than of others."
+        f"The loss on validation was least at step {least['step']} ({least['loss']:.3f}) and rose to "
+        f"{last['loss']:.3f} by step {last['step']}, while that of training went on falling, from "
+        f"{before[-1]['loss']:.3f} to {trained[-1]['loss']:.3f}: the model became surer of its training texts than of "
+        "others."
     )
 
 
