@@ -115,6 +115,12 @@ class TestPairs:
         assert {"validation", "test"} == set(results)
         assert "accuracy" in capsys.readouterr().out
 
+    def test_explained_by_the_tokens_of_both_texts(self, workdir):
+        (answer,) = predict(workdir, [("a film", "bad music")], explain=True)
+        tokens = answer["explanation"]["tokens"]
+        assert "".join(token["piece"] for token in tokens if token["side"] == 0) == "afilm"
+        assert "".join(token["piece"] for token in tokens if token["side"] == 1) == "badmusic"
+
     def test_a_lone_text_is_refused(self, workdir):
         with pytest.raises(InputError, match="the model was trained on pairs, got 'alone'"):
             list(predict(workdir, ["alone"]))
@@ -153,6 +159,12 @@ class TestSeveralLabels:
 
     def test_export_answers_as_its_readme_says(self, workdir):
         check_readme(workdir, ["text"])
+
+    def test_the_most_probable_label_is_explained(self, workdir):
+        for answer in predict(workdir, ["good film", "long plot"], explain=True):
+            probabilities, explanation = answer["probabilities"], answer["explanation"]
+            assert probabilities[explanation["label"]] == max(probabilities.values())
+            assert 1 / (1 + np.exp(-explanation["score"])) == pytest.approx(max(probabilities.values()), abs=1e-5)
 
     def test_evaluate_counts_by_label(self, workdir, capsys):
         results = evaluate(workdir)
@@ -215,6 +227,11 @@ class TestNumbers:
     def test_the_card_says_how_good_it_is(self, workdir):
         card = model_card("me/it", settings.load_json(workdir / "config.json"), ["score"], evaluate(workdir))
         assert "| Pearson correlation | Spearman correlation | Mean absolute error |" in card
+
+    def test_the_number_is_explained(self, workdir):
+        (answer,) = predict(workdir, ["good good good"], explain=True)
+        assert answer["explanation"]["label"] == "score"
+        assert answer["explanation"]["score"] == pytest.approx(answer["score"], abs=1e-5)
 
     def test_fractions_are_no_classes(self, tmp_path, workdir):
         config = config_of(str(workdir.parent / "data.jsonl"), label_column="stars")
