@@ -1,4 +1,4 @@
-"""What evaluate, predict, export and verify start from: the best checkpoint of a workdir and its config."""
+"""What evaluate, predict, drift, export and verify start from: the best checkpoint of a workdir and its config."""
 
 import math
 import os
@@ -25,6 +25,7 @@ CHANGEABLE = {
         "train.eval_batch_size",
     ),
     "predict": ("data.text_column", "data.text_pair_column", "train.eval_batch_size"),
+    "drift": ("data.text_column", "data.text_pair_column", "train.eval_batch_size"),
     "export": ("export.verify", "export.litert", "export.onnx", "export.compared_examples"),
     "verify": ("export.compared_examples",),
 }
