@@ -91,7 +91,7 @@ MINE = [*TRAIN, "--config=my_data:mine.csv"]
         ),
         (
             ["drift", "--reference=run", "--config=smoke", "--data=broken.py", "--config.data.text_column=body"],
-            "data.text_column is a column of --data, expected --data=FILE of .csv, .tsv, .jsonl or .parquet, got broken.py",
+            "data.text_column is a column of --data, expected --data=FILE of .csv, .* or .parquet, got broken.py",
         ),
         ([*MINE, "--data=x"], "--data is a flag of drift, got train"),
         ([*MINE, "--reference=x"], "--reference is a flag of drift, got train"),

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# Ten bins of ten texts. With 100 on either side a true PSI of 0.4 is found in three of five cases and one of 0.25 in one
-# of five; with 200, 0.25 in four of five.
+# Ten bins of ten texts. With 100 on either side a true PSI of 0.4 is found in three of five cases and 0.25 in one of
+# five; with 200, 0.25 in four of five.
 FEWEST_TEXTS = 100
 # The usual reading of the PSI (Siddiqi, Credit Risk Scorecards, 2006).
 MODERATE, MAJOR = 0.1, 0.25
