@@ -109,8 +109,8 @@ def test_longer_texts(run, longer, tmp_path):
     assert content["properties"]["unknown_tokens"]["verdict"] == "stable"
     mean = {name: format(tokens[f"{name}_mean"], ".1f") for name in ("new", "reference")}
     assert re.search(
-        rf"^major drift: the new texts are longer \(a mean of {mean['new']} tokens instead of {mean['reference']} "
-        rf"tokens\).*: label some and evaluate before trusting the answers: tf-finetune evaluate --workdir={run} ",
+        rf"^major drift: the new texts are longer \(a mean of {mean['new']} tokens instead of {mean['reference']}"
+        rf"\).*: label some and evaluate before trusting the answers: tf-finetune evaluate --workdir={run} ",
         answered.stdout.splitlines()[-1],
     )
 

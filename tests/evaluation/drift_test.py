@@ -2,7 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import optimize, stats
 
 from tf_finetune.evaluation import drift
 from tf_finetune.evaluation.drift import (
@@ -87,6 +87,22 @@ class TestVerdicts:
         found = compare_numbers(random.normal(size=2000), random.normal(0.2, size=2000), seed=0)
         assert found.p_value < drift.SIGNIFICANCE
         assert verdict(found, found.p_value) is Verdict.STABLE
+
+    @pytest.mark.parametrize(("true", "texts", "found"), [(0.25, 100, 0.2), (0.25, 200, 0.8), (0.4, 100, 0.6)])
+    def test_what_so_few_texts_find(self, true, texts, found):
+        """What FEWEST_TEXTS and the README say, of 100 pairs of samples and a p-value that is one of four."""
+
+        def psi_of(shift):
+            p, q = (np.diff([0, *stats.norm.cdf(stats.norm.ppf(np.arange(1, 10) / 10) - m), 1]) for m in (0, shift))
+            return ((p - q) * np.log(p / q)).sum()
+
+        shift = optimize.brentq(lambda shift: psi_of(shift) - true, 0.01, 2)
+        drifted = 0
+        for seed in range(100):
+            random = np.random.default_rng(seed)
+            one = compare_numbers(random.normal(size=texts), random.normal(shift, size=texts), seed=seed)
+            drifted += verdict(one, 4 * one.p_value) is not Verdict.STABLE
+        assert drifted / 100 == pytest.approx(found, abs=0.1)
 
     @pytest.mark.parametrize(
         ("index", "p_adjusted", "expected"),

@@ -195,7 +195,7 @@ def _clause(compared: Compared) -> str:
         name = _by_change(compared)[0]
         before, now = compared.shares[name]
         return f"{name!r} is answered {'more' if now > before else 'less'} often ({now:.1%} instead of {before:.1%})"
-    before, now = (format(mean, of.form) + of.unit for mean in compared.means)
+    before, now = (format(mean, of.form) for mean in compared.means)
     change = compared.means[1] - compared.means[0]
     words = of.other if abs(change) <= MOVED * compared.spread else of.higher if change > 0 else of.lower
-    return f"{words} (a mean of {now} instead of {before})"
+    return f"{words} (a mean of {now}{of.unit} instead of {before})"
