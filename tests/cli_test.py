@@ -12,6 +12,7 @@ import time
 import pytest
 
 from tf_finetune import cli
+from tf_finetune.errors import FOUND_STATUS, Found
 
 TABLE = "text,label\n" + "\n".join(f"text {index},{'yes' if index % 2 else 'no'}" for index in range(60)) + "\n"
 
@@ -74,6 +75,27 @@ MINE = [*TRAIN, "--config=my_data:mine.csv"]
         ),
         ([*MINE, "--confg=x"], "Unknown command line flag 'confg'. Did you mean: config"),
         ([*MINE, "--input=x"], "--input is a flag of predict, got train"),
+        (["drift"], "nothing to compare with, expected --reference=WORKDIR of a run"),
+        (
+            ["drift", "--workdir=run", "--data=mine.csv"],
+            "drift takes no --workdir, expected --reference=WORKDIR of a run",
+        ),
+        (["drift", "--reference", "run", "--data", "mine.csv"], "no trained model, in run, expected a workdir that"),
+        (
+            ["drift", "--reference=run", "--config=smoke"],
+            "no new texts, expected --data=FILE, a table or one text a line",
+        ),
+        (
+            ["drift", "--reference=run", "--config=smoke", "--data=no.csv"],
+            "no such file, in --data, expected a table, or a file of texts, got no.csv",
+        ),
+        (
+            ["drift", "--reference=run", "--config=smoke", "--data=broken.py", "--config.data.text_column=body"],
+            "data.text_column is a column of --data, expected --data=FILE of .csv, .* or .parquet, got broken.py",
+        ),
+        ([*MINE, "--data=x"], "--data is a flag of drift, got train"),
+        ([*MINE, "--reference=x"], "--reference is a flag of drift, got train"),
+        ([*MINE, "--json=x"], "--json is a flag of check-data and drift, got train"),
         ([*MINE, "--saved_model=x"], "--saved_model is a flag of predict and verify, got train"),
         (["verify"], "no working directory, expected --workdir=DIR or --saved_model=DIR"),
         (
@@ -280,6 +302,18 @@ def test_a_file_in_the_place_of_the_workdir(capsys, packaged_checkpoint):
     write("run", "")
     assert cli.main(["tf-finetune", *MINE]) == 2
     assert "cannot write the working directory, in run, got a file" in capsys.readouterr().err
+
+
+def test_an_answer_that_is_no_has_a_status_of_its_own(monkeypatch, capsys):
+    """The command has said it all, and nothing went wrong: no line of an error."""
+
+    def found(command, values, positional):
+        raise Found("major drift")
+
+    monkeypatch.setattr(cli, "_call", found)
+    write("mine.csv", TABLE)
+    assert cli.main(["tf-finetune", *MINE]) == FOUND_STATUS
+    assert capsys.readouterr().err == ""
 
 
 def test_help_names_commands_flags_and_configs(capsys):

@@ -18,6 +18,7 @@ _PUBLIC = {
     "sweep": "tf_finetune.commands.sweep",
     "evaluate": "tf_finetune.commands.evaluate",
     "predict": "tf_finetune.commands.predict",
+    "drift": "tf_finetune.commands.drift",
     "export": "tf_finetune.commands.export",
     "verify": "tf_finetune.commands.verify",
     "dry_run": "tf_finetune.commands.dry_run",

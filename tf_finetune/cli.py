@@ -3,6 +3,7 @@
 import difflib
 import json
 import logging
+import math
 import os
 import re
 import sys
@@ -14,7 +15,7 @@ from ml_collections import config_flags
 
 from tf_finetune import runtime, settings
 from tf_finetune.config import ExperimentConfig
-from tf_finetune.errors import INTERRUPTED_STATUS, InputError, Interrupted, RunError
+from tf_finetune.errors import FOUND_STATUS, INTERRUPTED_STATUS, Found, InputError, Interrupted, RunError
 from tf_finetune.readers import tables
 
 COMMANDS = {
@@ -25,6 +26,8 @@ COMMANDS = {
     "evaluate": "measure the best checkpoint on validation and test",
     "report": "write one HTML page: what the model is made of, how good it is, where it fails",
     "predict": "classify texts: arguments, --input=FILE, or standard input",
+    "compare": "say whether the model of a second run may take the place of a first one's: RUN OTHER_RUN",
+    "drift": "say whether new texts still look like those a run was measured on: --reference, --data",
     "export": "write the best checkpoint as a SavedModel for TensorFlow Serving",
     "verify": "check that the newest export answers as its checkpoint does",
     "push-to-hub": "upload the best checkpoint to the Hugging Face hub, as --repo=OWNER/NAME",
@@ -35,7 +38,8 @@ COMMANDS = {
 TRAINING = ("train", "find-learning-rate", "cross-validate", "sweep")
 
 WITH_VALUES = (
-    *("config", "workdir", "search", "trials", "input", "identity_terms", "out_of_fold", "saved_model", "repo", "json"),
+    *("config", "workdir", "search", "trials", "input", "identity_terms", "out_of_fold", "saved_model", "repo"),
+    *("reference", "data", "margin", "json"),
 )
 
 # Flags that not every command has.
@@ -52,8 +56,11 @@ FLAG_OWNERS = {
     "saved_model": ("predict", "verify"),
     "repo": ("push-to-hub",),
     "private": ("push-to-hub",),
+    "reference": ("drift",),
+    "data": ("drift",),
     "strict": ("check-data",),
-    "json": ("check-data",),
+    "margin": ("compare",),
+    "json": ("check-data", "compare", "drift"),
 }
 
 USAGE = """\
@@ -62,9 +69,9 @@ tf-finetune COMMAND --workdir=DIR [--config=NAME_OR_FILE[:ARGUMENT]] [--config.S
 commands:
 {commands}
 
-check-data takes no --workdir. A text that begins with a dash goes behind a lone --. Commands after training use the
-config of the workdir's run; --config.SECTION.FIELD=VALUE changes what still can be. The fields are in
-tf_finetune/config.py.
+check-data takes no --workdir, compare takes two of them, and drift takes --reference=WORKDIR in its place. A text that begins with a dash goes
+behind a lone --. Commands after training use the config of the workdir's run; --config.SECTION.FIELD=VALUE changes what
+still can be. The fields are in tf_finetune/config.py.
 
 flags:
 {flags}
@@ -73,8 +80,8 @@ configs: {configs}"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit status: 0 done, 2 bad input, 75 interrupted and to be gone on with by the same
-    command, 1 anything else."""
+    """Runs one command; returns the exit status: 0 done, 2 bad input, 3 measured and the answer is no (compare, drift), 75
+    interrupted and to be gone on with by the same command, 1 anything else."""
     argv = list(sys.argv if argv is None else argv)
     try:
         return _run(argv)
@@ -82,6 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _answer(error, status=2)
     except RunError as error:
         return _answer(error, status=1)
+    except Found:
+        return FOUND_STATUS
     except BrokenPipeError:  # whoever read our output has seen enough; only of predictions is a part still whole
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0 if argv[1:2] == ["predict"] else 1
@@ -133,7 +142,10 @@ def _with_equal_signs(argv: list[str]) -> list[str]:
 
 def _with_config(argv: list[str], command: str) -> list[str]:
     """For commands after train, the workdir's own config goes in front, so that overrides have what to change."""
-    workdir = next((word.split("=", 1)[1] for word in argv if re.match(r"--?workdir=", word)), "")
+    flag = "reference" if command == "drift" else "workdir"
+    workdir = next((word.split("=", 1)[1] for word in argv if re.match(rf"--?{flag}=", word)), "")
+    if command == "compare":
+        workdir = next((word for word in argv[2:] if not word.startswith("-")), "")
     given = any(re.match(r"--?config=", word) for word in argv)
     if given or command in TRAINING or not workdir:
         return argv
@@ -185,8 +197,15 @@ def _define_flags(argv: list[str]) -> flags.FlagValues:
     )
     flags.DEFINE_string("repo", None, "push-to-hub: OWNER/NAME on the hub", flag_values=values)
     flags.DEFINE_bool("private", False, "push-to-hub: make a new repository private", flag_values=values)
+    flags.DEFINE_string(
+        "reference", None, "drift: the workdir of the run that new texts are compared with", flag_values=values
+    )
+    flags.DEFINE_string("data", None, "drift: new texts, a table or a file with one text a line", flag_values=values)
     flags.DEFINE_bool("strict", False, "check-data: a warning is an error, too: exit status 2", flag_values=values)
-    flags.DEFINE_string("json", None, "check-data: a file to write the whole report to", flag_values=values)
+    flags.DEFINE_float("margin", None, "compare: how much worse it may be at most", flag_values=values)
+    flags.DEFINE_string(
+        "json", None, "check-data, compare, drift: a file to write the whole report to", flag_values=values
+    )
     return values
 
 
@@ -194,6 +213,10 @@ def _check_flags(command: str, values: flags.FlagValues, positional: list[str]) 
     takes_export = command in FLAG_OWNERS["saved_model"]
     if command == "check-data":
         _check_data_flags(values)
+    elif command == "drift":
+        _check_drift_flags(values)
+    elif command == "compare":
+        _check_compare_flags(values, positional)
     elif takes_export and values.saved_model:
         _check_export_flags(command, values)
     elif not values.workdir:
@@ -206,14 +229,11 @@ def _check_flags(command: str, values: flags.FlagValues, positional: list[str]) 
             raise InputError(f"--{name} is a flag of {' and '.join(owners)}", got=command)
     if command == "push-to-hub" and not values.repo:
         raise InputError("nowhere to push to", expected="--repo=OWNER/NAME")
-    if positional and command != "predict":
+    if positional and command not in ("predict", "compare"):
         raise InputError(f"{command} takes flags only", got=repr(positional[0]))
-    if values.input is not None and not _is_readable(values.input):
-        raise InputError("no such file", where="--input", expected="a table, or a file of texts", got=values.input)
-    for field in ("data.text_column", "data.text_pair_column"):
-        if command == "predict" and f"config.{field}" in values and not tables.is_table(values.input or ""):
-            expected = "--input=FILE of .csv, .tsv, .jsonl or .parquet"
-            raise InputError(f"{field} is a column of --input", expected=expected, got=values.input)
+    _check_texts(command, values)
+    if values.json is not None and not Path(values.json).expanduser().absolute().parent.is_dir():
+        raise InputError("no folder for the report", where="--json", expected="a file in a folder", got=values.json)
     if values.identity_terms is not None and not values.audit:
         raise InputError("--identity_terms is for an audit", expected="--audit beside it", got=values.identity_terms)
     if positional and values.input is not None:
@@ -239,8 +259,37 @@ def _check_data_flags(values: flags.FlagValues) -> None:
         raise InputError("check-data takes no --workdir", expected="--config=NAME_OR_FILE", got=values.workdir)
     if not values["config"].present:
         raise InputError("nothing to check", expected="--config=NAME_OR_FILE, such as --config=my_data:FILE")
-    if values.json is not None and not Path(values.json).expanduser().absolute().parent.is_dir():
-        raise InputError("no folder for the report", where="--json", expected="a file in a folder", got=values.json)
+
+
+def _check_drift_flags(values: flags.FlagValues) -> None:
+    if values["workdir"].present:
+        raise InputError("drift takes no --workdir", expected="--reference=WORKDIR of a run", got=values.workdir)
+    if not values.reference:
+        raise InputError("nothing to compare with", expected="--reference=WORKDIR of a run")
+    if not values.data:
+        raise InputError("no new texts", expected="--data=FILE, a table or one text a line")
+
+
+def _check_compare_flags(values: flags.FlagValues, positional: list[str]) -> None:
+    if values["workdir"].present:
+        raise InputError("compare takes no --workdir", expected="compare RUN OTHER_RUN", got=values.workdir)
+    if len(positional) != 2:
+        got = " ".join(positional) or "none"
+        raise InputError("two runs are compared", expected="compare RUN OTHER_RUN, both workdirs", got=got)
+    if values.margin is not None and not 0 <= values.margin < math.inf:
+        raise InputError("not a margin", where="--margin", expected="0 or more", got=values.margin)
+
+
+def _check_texts(command: str, values: flags.FlagValues) -> None:
+    """The file of texts of predict or drift, and whether it can have the columns that are asked for."""
+    flag = "data" if command == "drift" else "input"
+    name = values[flag].value
+    if name is not None and not _is_readable(name):
+        raise InputError("no such file", where=f"--{flag}", expected="a table, or a file of texts", got=name)
+    for field in ("data.text_column", "data.text_pair_column"):
+        if command in ("predict", "drift") and f"config.{field}" in values and not tables.is_table(name or ""):
+            expected = f"--{flag}=FILE of .csv, .tsv, .jsonl or .parquet"
+            raise InputError(f"{field} is a column of --{flag}", expected=expected, got=name)
 
 
 def _is_readable(name: str) -> bool:
@@ -299,6 +348,14 @@ def _call(command: str, values: flags.FlagValues, positional: list[str]) -> None
         report(values.workdir, values.config, **options)
     elif command == "predict":
         _predict(values, positional)
+    elif command == "compare":
+        from tf_finetune.commands import compare
+
+        compare.run(*positional, values.config, margin=values.margin, json_file=values.json)
+    elif command == "drift":
+        from tf_finetune.commands import drift
+
+        drift.run(values.reference, values.data, values.config, json_file=values.json)
     elif command == "export":
         from tf_finetune.commands.export import export
 

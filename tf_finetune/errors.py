@@ -1,7 +1,9 @@
-"""What the command line answers in one line: "your input", "this run cannot go on", and "you stopped it"."""
+"""How a command ends other than well: "your input", "this run cannot go on", "you stopped it", "the answer is no"."""
 
 # EX_TEMPFAIL of sysexits.h: to be tried again.
 INTERRUPTED_STATUS = 75
+# Measured, and the answer is no; 1 and 2 say that nothing was measured.
+FOUND_STATUS = 3
 
 
 class InputError(Exception):
@@ -41,4 +43,11 @@ class Interrupted(KeyboardInterrupt):
 
     A KeyboardInterrupt, so that no library takes it for a mistake of its own and goes on. The command line prints it on
     one line and exits with INTERRUPTED_STATUS.
+    """
+
+
+class Found(Exception):
+    """A command has measured and said what it found, and a scheduler is to know: new texts have drifted.
+
+    Nothing went wrong, so the command line prints nothing more and exits with FOUND_STATUS.
     """

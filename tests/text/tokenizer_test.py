@@ -47,6 +47,10 @@ class TestEncode:
     def test_unknown_word(self, tokenizer):
         assert encode(tokenizer, ["nowhere"]) == [[CLS, VOCABULARY.index("[UNK]"), SEP]]
 
+    def test_unknown_id(self, tokenizer):
+        assert tokenizer.unknown_id == VOCABULARY.index("[UNK]")
+        assert tokenizer.unknown_id in encode(tokenizer, ["nowhere"])[0]
+
     def test_empty_text(self, tokenizer):
         assert encode(tokenizer, [""]) == [[CLS, SEP]]
 

@@ -101,10 +101,8 @@ def run(
 
     Raises:
         Found: the other model shall not take the place.
-        InputError: what `compare` raises, or a margin below 0.
+        InputError: what `compare` raises.
     """
-    if margin is not None and not margin >= 0:
-        raise InputError("not a margin", where="--margin", expected="0 or more", got=margin)
     found = compare(workdir, other, config, margin=margin)
     if json_file is not None:
         json_files.write(Path(json_file).expanduser(), found)

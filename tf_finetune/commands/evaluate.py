@@ -53,7 +53,7 @@ def evaluate(workdir: str | Path, config: ExperimentConfig | None = None) -> dic
     classifier = load_classifier(folder, config)
     trained = settings.load_json(Workdir(workdir).config)
     if config.data == trained.data:
-        _warn_if_changed(folder, classifier, splits, counts=not config.data.replay)
+        warn_if_changed(folder, classifier, splits, counts=not config.data.replay)
     results = measure(classifier, splits, source=config.data.source)
     if config.data.source == trained.data.source:
         results |= _of_earlier_run(classifier, config)
@@ -62,7 +62,7 @@ def evaluate(workdir: str | Path, config: ExperimentConfig | None = None) -> dic
     return results
 
 
-def _warn_if_changed(
+def warn_if_changed(
     checkpoint: Path, classifier: "Classifier", splits: dict[str, sources.Examples], *, counts: bool
 ) -> None:
     """Validation is known by its tokens and labels; of train the number of examples is compared, if it `counts`."""

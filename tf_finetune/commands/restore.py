@@ -1,4 +1,4 @@
-"""What evaluate, predict, export and verify start from: the best checkpoint of a workdir and its config."""
+"""What evaluate, predict, drift, export and verify start from: the best checkpoint of a workdir and its config."""
 
 import math
 import os
@@ -34,6 +34,7 @@ CHANGEABLE = {
     ),
     "report": ("data.slice_columns", "train.eval_batch_size"),
     "predict": ("data.text_column", "data.text_pair_column", "train.eval_batch_size"),
+    "drift": ("data.text_column", "data.text_pair_column", "train.eval_batch_size"),
     "export": ("export.verify", "export.litert", "export.onnx", "export.compared_examples"),
     "verify": ("export.compared_examples",),
 }

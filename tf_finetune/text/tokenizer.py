@@ -144,6 +144,11 @@ class Tokenizer:
         """The tokens in the order of their ids; an id no token has gets a string that no text can spell."""
         return _by_id(self.fast.get_vocab())
 
+    @property
+    def unknown_id(self) -> int:
+        """The id of what stands for a word that the vocabulary cannot spell, [UNK]."""
+        return self.fast.token_to_id(self.fast.model.unk_token)
+
     def in_graph_options(self) -> dict[str, Any]:
         """What text.in_graph.InGraphTokenizer needs to give the same ids.
 
