@@ -212,12 +212,12 @@ class TestRecipes:
     def test_each_part_is_a_config_that_can_be_trained(self):
         from recipes import CONFIG, PARTS, flags
 
-        from tf_finetune import cli, settings
+        from tf_finetune import command_flags, settings
 
         assert len(PARTS) > 10
         for name, part in PARTS.items():
             argv = ["tf-finetune", "train", f"--config={CONFIG}", *flags(part, seed=7)]
-            values = cli._define_flags(argv)
+            values = command_flags.define(argv)
             values(argv)
             config = settings.validated(values.config)
             assert config.runtime.seed == 7

@@ -12,12 +12,12 @@ from tf_finetune.evaluation.drift import (
     compare_classes,
     compare_counts,
     compare_numbers,
-    holm,
     jensen_shannon,
     psi,
     verdict,
     worst,
 )
+from tf_finetune.evaluation.intervals import holm
 
 NAMES = ["billing", "praise", "technical"]
 
@@ -267,7 +267,3 @@ class TestMeasures:
         found = compare_counts([60, 40], [45, 55], ["a", "b"], seed=0)
         exact = stats.fisher_exact([[60, 40], [45, 55]]).pvalue
         assert found.p_value == pytest.approx(exact, abs=0.01)
-
-    def test_holm_by_hand(self):
-        assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-        assert holm([0.9, 0.6]) == [1, 1]

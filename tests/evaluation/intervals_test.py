@@ -54,3 +54,9 @@ class TestByBootstrap:
 
         intervals.by_bootstrap([np.arange(100.0)], mean)
         assert max(sizes) == 500
+
+
+def test_holm_by_hand():
+    assert intervals.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert intervals.holm([0.9, 0.6]) == [1, 1]
+    assert intervals.holm([]) == []

@@ -3,7 +3,7 @@ import pytest
 
 from tf_finetune.config import ProblemType
 from tf_finetune.evaluation import slices
-from tf_finetune.evaluation.slices import Slice, by_label, by_length, by_value, holm, slices_of
+from tf_finetune.evaluation.slices import Slice, by_label, by_length, by_value, slices_of
 
 
 class TestSlicesOf:
@@ -51,13 +51,6 @@ class TestSlicesOf:
         tables = [slices_of(random.random(1000) < 0.85, masks) for _ in range(100)]
         called = sum(any(one.is_worse for one in table) for table in tables)
         assert called <= 10  # five are expected, and more than ten come once in 90 such tests
-
-
-def test_holm_by_hand():
-    # 0.05 / 3, 0.05 / 2, 0.05: the second fails, so the third does, too.
-    np.testing.assert_array_equal(holm([0.04, 0.01, 0.03]), [False, True, False])
-    np.testing.assert_array_equal(holm([0.04, 0.01, 0.02]), [True, True, True])
-    assert len(holm([])) == 0
 
 
 class TestRanges:

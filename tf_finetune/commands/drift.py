@@ -18,6 +18,7 @@ from tf_finetune.config import ExperimentConfig, ProblemType, Truncation
 from tf_finetune.data.examples import Examples
 from tf_finetune.errors import Found, InputError
 from tf_finetune.evaluation import drift as statistics
+from tf_finetune.evaluation.intervals import holm
 from tf_finetune.evaluation.metrics import THRESHOLD, probabilities_of
 from tf_finetune.workdir import Workdir
 
@@ -192,7 +193,7 @@ def _compared(reference: Measured, new: Measured, *, seed: int) -> tuple[Compare
         else statistics.compare_numbers(reference[of], new[of], seed=seed)
         for of in reference
     }
-    adjusted = statistics.holm([divergence.p_value for divergence in divergences.values()])
+    adjusted = holm([divergence.p_value for divergence in divergences.values()])
     return tuple(
         Compared(
             property=of,

@@ -192,20 +192,12 @@ def jensen_shannon(reference: np.ndarray, new: np.ndarray) -> np.ndarray:
     return np.square(distance.jensenshannon(reference, new, base=2, axis=-1))
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values adjusted for their number (Holm 1979): below a level, any of them is so by chance that often at most."""
-    order = np.argsort(p_values)
-    remaining = len(p_values) - np.arange(len(p_values))
-    adjusted = np.minimum(np.maximum.accumulate(np.asarray(p_values)[order] * remaining), 1)
-    return adjusted[np.argsort(order)].tolist()
-
-
 def verdict(divergence: Divergence, p_adjusted: float) -> Verdict:
     """What the PSI says where it is more than chance: a fixed limit alone would call every small sample drifted.
 
     Args:
         divergence: of a property.
-        p_adjusted: its p-value among those of all properties, by `holm`.
+        p_adjusted: its p-value among those of all properties, by `intervals.holm`.
     """
     if p_adjusted >= SIGNIFICANCE or divergence.psi < MODERATE:
         return Verdict.STABLE

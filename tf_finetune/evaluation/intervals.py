@@ -1,4 +1,5 @@
-"""How far a number measured on a few examples may be from the truth: intervals that hold it 95 times of 100."""
+"""How far a number measured on a few examples may be from the truth: intervals that hold it 95 times of 100, and
+chances of several tests together."""
 
 from collections.abc import Callable, Sequence
 
@@ -36,3 +37,11 @@ def by_bootstrap(samples: Sequence[np.ndarray], statistic: Callable[..., np.ndar
         random_state=np.random.default_rng(seed),
     ).confidence_interval
     return [float(interval.low), float(interval.high)]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values adjusted for their number (Holm 1979): below a level, any of them is so by chance that often at most."""
+    order = np.argsort(p_values)
+    remaining = len(p_values) - np.arange(len(p_values))
+    adjusted = np.minimum(np.maximum.accumulate(np.asarray(p_values)[order] * remaining), 1)
+    return adjusted[np.argsort(order)].tolist()

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tf_finetune.evaluation.slices import FEWEST, Masks, holm
+from tf_finetune.evaluation.intervals import holm
+from tf_finetune.evaluation.slices import FEWEST, SIGNIFICANCE, Masks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +68,7 @@ def change(before: np.ndarray, after: np.ndarray) -> Change:
 def slice_changes(before: np.ndarray, after: np.ndarray, masks: Masks) -> list[SliceChange]:
     """The change of each slice of `slices.FEWEST` examples or more, in the order of the masks."""
     changes = {name: change(before[mask], after[mask]) for name, mask in masks.items() if mask.sum() >= FEWEST}
-    worse = holm([one.chance for one in changes.values()])
+    worse = np.array(holm([one.chance for one in changes.values()])) <= SIGNIFICANCE
     return [
         SliceChange(*name, one, is_worse=bool(is_worse))
         for (name, one), is_worse in zip(changes.items(), worse, strict=True)
@@ -84,7 +85,7 @@ def refused(overall: Change, slices: Sequence[SliceChange], low: float | None, m
         margin: how much worse it may be at most, which `low` has to rule out; None means that it need not.
     """
     reasons = []
-    if overall.chance < 0.05:
+    if overall.chance <= SIGNIFICANCE:
         reasons.append(
             f"it is worse beyond chance: {overall.worse} answers lost and {overall.better} won (p {overall.chance:.2g})"
         )

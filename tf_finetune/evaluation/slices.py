@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tf_finetune.config import ProblemType
-from tf_finetune.evaluation.intervals import by_bootstrap, of_share
+from tf_finetune.evaluation.intervals import by_bootstrap, holm, of_share
 
 # Fewer examples say too little: the interval of a share would be 35 points wide.
 FEWEST = 30
@@ -54,22 +54,11 @@ def slices_of(scores: np.ndarray, masks: Masks) -> list[Slice]:
     """
     large = {name: mask for name, mask in masks.items() if mask.sum() >= FEWEST}
     chances = [_chance(scores[mask], scores[~mask]) for mask in large.values()]
-    worse = holm(chances)
+    worse = np.array(holm(chances)) <= SIGNIFICANCE
     return [
         Slice(*name, int(mask.sum()), float(scores[mask].mean()), *_interval(scores[mask]), is_worse=bool(is_worse))
         for (name, mask), is_worse in zip(large.items(), worse, strict=True)
     ]
-
-
-def holm(chances: Sequence[float]) -> np.ndarray:
-    """Which of several p-values still count when all are looked at: bool, in their order."""
-    values = np.array(chances, np.float64)
-    order = np.argsort(values, kind="stable")
-    levels = SIGNIFICANCE / (len(values) - np.arange(len(values)))
-    count = np.logical_and.accumulate(values[order] <= levels)
-    counts = np.zeros(len(values), bool)
-    counts[order] = count
-    return counts
 
 
 def _chance(within: np.ndarray, outside: np.ndarray) -> float:
