@@ -75,6 +75,22 @@ MINE = [*TRAIN, "--config=my_data:mine.csv"]
         ),
         ([*MINE, "--confg=x"], "Unknown command line flag 'confg'. Did you mean: config"),
         ([*MINE, "--input=x"], "--input is a flag of predict, got train"),
+        ([*MINE, "--audit"], "--audit is a flag of report, got train"),
+        (
+            ["report", "--workdir=run", "--config=smoke", "--identity_terms=x"],
+            "--identity_terms is for an audit, expected --audit beside it, got x",
+        ),
+        (["compare", "run"], "no trained model, in run"),
+        (["compare", "--config=smoke", "run"], "two runs are compared, expected compare RUN OTHER_RUN, .*, got run"),
+        (
+            ["compare", "--config=smoke", "a", "b", "--workdir=c"],
+            "compare takes no --workdir, expected compare RUN OTHER_RUN, got c",
+        ),
+        (
+            ["compare", "--config=smoke", "a", "b", "--margin=-1"],
+            "not a margin, in --margin, expected 0 or more, got -1",
+        ),
+        (["compare", "--config=smoke", "a", "b", "--margin=nan"], "not a margin, in --margin, expected 0 or more"),
         (["drift"], "nothing to compare with, expected --reference=WORKDIR of a run"),
         (
             ["drift", "--workdir=run", "--data=mine.csv"],
@@ -95,7 +111,7 @@ MINE = [*TRAIN, "--config=my_data:mine.csv"]
         ),
         ([*MINE, "--data=x"], "--data is a flag of drift, got train"),
         ([*MINE, "--reference=x"], "--reference is a flag of drift, got train"),
-        ([*MINE, "--json=x"], "--json is a flag of check-data and drift, got train"),
+        ([*MINE, "--json=x"], "--json is a flag of check-data, compare and drift, got train"),
         ([*MINE, "--saved_model=x"], "--saved_model is a flag of predict and verify, got train"),
         (["verify"], "no working directory, expected --workdir=DIR or --saved_model=DIR"),
         (

@@ -86,13 +86,13 @@ def test_arrows_go_one_way(path):
     assert not wrong
 
 
-def test_only_cli_settings_and_commands_see_the_whole_config():
+def test_only_flags_settings_and_commands_see_the_whole_config():
     seeing = {
         room("tf_finetune." + ".".join(path.relative_to(PACKAGE).with_suffix("").parts))
         for path in MODULES
         if "ExperimentConfig" in path.read_text(encoding="utf-8")
     }
-    assert seeing == {"__init__", "config", "cli", "settings", "commands"}
+    assert seeing == {"__init__", "config", "command_flags", "settings", "commands"}
 
 
 PURE = [path for path in MODULES if path.parent.name in ("bert", "training", "weights")] + [

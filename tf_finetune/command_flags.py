@@ -168,7 +168,8 @@ def check(command: str, values: flags.FlagValues, positional: list[str]) -> None
         raise InputError("nothing to train", expected="--config=NAME_OR_FILE, such as --config=reviews_minilm")
     for name, owners in FLAG_OWNERS.items():
         if values[name].present and command not in owners:
-            raise InputError(f"--{name} is a flag of {' and '.join(owners)}", got=command)
+            of = " and ".join(filter(None, [", ".join(owners[:-1]), owners[-1]]))
+            raise InputError(f"--{name} is a flag of {of}", got=command)
     if command == "push-to-hub" and not values.repo:
         raise InputError("nowhere to push to", expected="--repo=OWNER/NAME")
     if positional and command not in ("predict", "compare"):

@@ -1,18 +1,82 @@
+"""The report of a tiny run: its facts, its page, and what hostile data makes of it."""
+
+import csv
+import html.parser
 import json
+import random
+import re
 
 import films
 import pytest
 
+from tf_finetune import cli
+from tf_finetune.commands.cross_validate import cross_validate
 from tf_finetune.commands.report import report
 from tf_finetune.commands.train import train
+from tf_finetune.config import ProblemType
+from tf_finetune.errors import InputError
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "</style><img src=x onerror=alert(1)>",
+    "\u202egnisrever \x1b[31mred",
+    '=HYPERLINK("http://example.com")',
+    "{{ 7 * 7 }} {% raw %}",
+)
+
+
+def write_rows(path, rows):
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("text", "label", "shop"), *rows])
+    return path
+
+
+def sentences(count, labels, *, seed=0, odd=("",)):
+    """Texts of the words of films with a word for the label, each with a shop and something odd in front."""
+    chosen = random.Random(seed)
+    words = dict(zip(labels, ("good", "bad"), strict=True))
+    for number in range(count):
+        label = labels[number % 2]
+        text = [*chosen.choices(films.FILLERS, k=chosen.randrange(2, 20)), words[label], str(number)]
+        yield f"{odd[number % len(odd)]} {' '.join(text)}".strip(), label, f"shop {number % 3}"
+
+
+class Page(html.parser.HTMLParser):
+    """The tags of a page, the text between them, and addresses that would be asked for."""
+
+    def __init__(self, content):
+        super().__init__(convert_charrefs=True)
+        self.tags, self.open, self.addresses, self.text, self.ids = set(), [], [], "", []
+        self.feed(content)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+        self.ids += [value for name, value in attributes if name == "id"]
+        self.addresses += [value for name, value in attributes if name in ("src", "href")]
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def trained(folder, table, checkpoint, **data):
+    config = films.three_epochs(table, checkpoint)
+    for name, value in data.items():
+        setattr(config.data, name, value)
+    train(config, folder / "run")
+    return folder / "run"
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, tiny_checkpoint):
     folder = tmp_path_factory.mktemp("report")
-    config = films.three_epochs(films.write_films(folder / "films.csv"), tiny_checkpoint)
-    train(config, folder / "run")
-    return folder / "run"
+    table = write_rows(folder / "rows.csv", sentences(400, ("pos", "neg")))
+    return trained(folder, table, tiny_checkpoint, slice_columns="shop")
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +84,168 @@ def facts(run):
     return report(run)
 
 
-def test_first(run, facts):
-    assert json.loads((run / "report.json").read_text()) == facts
-    print((run / "report.html").read_text()[:3000])
+class TestFacts:
+    def test_they_are_the_file(self, run, facts):
+        assert json.loads((run / "report.json").read_text(encoding="utf-8")) == facts
+
+    def test_both_splits_with_intervals(self, facts):
+        for name in ("validation", "test"):
+            split = facts["results"]["splits"][name]
+            low, high = split["intervals"]["accuracy"]
+            assert low < split["metrics"]["accuracy"] < high
+            assert split["reliability"]["before"] != split["reliability"]["after"]
+            assert [row["label"] for row in split["confusion"]["rows"]] == ["neg", "pos"]
+
+    def test_slices_by_length_label_and_column(self, facts):
+        assert [table["column"] for table in facts["slices"]["tables"]] <= ["tokens", "label", "shop"]
+        sizes = {one["value"]: one["examples"] for table in facts["slices"]["tables"] for one in table["rows"]}
+        assert all(size >= 30 for size in sizes.values())
+
+    def test_wrong_answers_first_the_surest_with_the_words_that_pushed(self, facts):
+        examples = facts["errors"]["examples"]
+        sure = [float(re.search(r"\((.*)\)", one["answer"])[1]) for one in examples]
+        assert examples
+        assert sure == sorted(sure, reverse=True)
+        assert all(one["label"] != one["answer"].split()[0] for one in examples)
+        assert all(0 <= one["completeness_error"] <= 0.01 for one in examples)
+        for one in examples:
+            (pieces,) = one["texts"]
+            assert {piece["strength"] for piece in pieces} >= {1.0}
+
+    def test_the_curves_begin_before_training(self, facts):
+        steps = [one["step"] for one in facts["training"]["records"] if one["split"] == "validation"]
+        assert steps[0] == 0
+        assert len(steps) == 4
+
+    def test_what_was_not_asked_for(self, facts):
+        assert facts["audit"] is None
+        assert facts["label_errors"] is None
+
+
+class TestPage:
+    @pytest.fixture(scope="class")
+    def page(self, run, facts):
+        return Page((run / "report.html").read_text(encoding="utf-8"))
+
+    def test_it_asks_for_nothing(self, page):
+        assert all(address.startswith(("#", "data:")) for address in page.addresses)
+        assert not {"script", "link", "iframe", "object", "form"} & page.tags
+
+    def test_its_tags_are_closed_and_its_names_unique(self, page):
+        assert page.open == []
+        assert len(page.ids) == len(set(page.ids))
+        assert {address[1:] for address in page.addresses if address.startswith("#")} <= set(page.ids)
+
+    def test_it_says_how_good_the_model_is(self, page, facts):
+        assert facts["summary"]["headline"] in page.text
+        assert "shop" in page.text
+
+    def test_another_checkpoint_takes_it_away(self, run, facts, tmp_path):
+        import shutil
+
+        from tf_finetune.workdir import Workdir
+
+        copy = Workdir(shutil.copytree(run, tmp_path / "copy"))
+        copy.publish_best(json.loads(copy.best.read_text()) | {"step": 1})
+        assert not copy.report.exists()
+        assert not copy.report_facts.exists()
+
+
+class TestHostileData:
+    @pytest.fixture(scope="class")
+    def hostile(self, tmp_path_factory, tiny_checkpoint):
+        folder = tmp_path_factory.mktemp("hostile")
+        rows = list(sentences(400, ("</td><b>pos", "=1+1"), odd=HOSTILE))
+        rows[0] = ("<p>" + "long " * 200_000, "=1+1", "</table>")
+        run = trained(folder, write_rows(folder / "rows.csv", rows), tiny_checkpoint, slice_columns="shop")
+        return run, report(run, audit=True)
+
+    def test_the_page_has_the_same_tags_and_no_script(self, hostile, run, facts):
+        run_of_hostile, _ = hostile
+        ours = Page((run_of_hostile / "report.html").read_text(encoding="utf-8"))
+        theirs = Page((run / "report.html").read_text(encoding="utf-8"))
+        assert ours.open == []
+        assert ours.tags - {"b"} <= theirs.tags | {"details", "summary", "ul", "li", "h3", "mark", "b"}
+        assert not {"script", "link", "iframe"} & ours.tags
+        assert "alert(1)" in ours.text  # as text
+
+    def test_nothing_turns_the_writing_or_rings(self, hostile):
+        content = (hostile[0] / "report.html").read_text(encoding="utf-8")
+        assert not re.search("[\u202a-\u202e\u2066-\u2069\x00-\x08\x0b-\x1f\x7f]", content)
+
+    def test_the_page_stays_small(self, hostile):
+        assert (hostile[0] / "report.html").stat().st_size < 2**20
+
+
+class TestKinds:
+    @pytest.mark.parametrize(
+        ("kind", "labels"),
+        [(ProblemType.REGRESSION, ("1.5", "-2")), (ProblemType.MULTI_LABEL_CLASSIFICATION, ("good,kind", "bad"))],
+    )
+    def test_labels_of_other_kinds(self, tmp_path, tiny_checkpoint, kind, labels):
+        config = films.one_epoch(write_rows(tmp_path / "rows.csv", sentences(300, labels)), tiny_checkpoint)
+        config.model.problem_type = kind
+        config.data.slice_columns = "shop"
+        train(config, tmp_path / "run")
+        facts = report(tmp_path / "run", audit=kind is not ProblemType.REGRESSION)
+        page = Page((tmp_path / "run" / "report.html").read_text(encoding="utf-8"))
+        assert page.open == []
+        assert facts["slices"]["tables"]
+        assert facts["errors"]["examples"]
+
+
+def test_an_audit_and_wrong_labels(run, tmp_path, tiny_checkpoint, capsys):
+    own = tmp_path / "terms.txt"
+    own.write_text("[films: plot, cast]\nplot, cast\n", encoding="utf-8")
+    config = films.one_epoch(run.parent / "rows.csv", tiny_checkpoint)
+    config.data.folds = 2
+    cross_validate(config, tmp_path / "folds")
+    arguments = ["--audit", f"--identity_terms={own}", f"--out_of_fold={tmp_path / 'folds'}"]
+    assert cli.main(["tf-finetune", "report", f"--workdir={run}", *arguments]) == 0
+    facts = json.loads((run / "report.json").read_text(encoding="utf-8"))
+    (of_films,) = [axis for axis in facts["audit"]["axes"] if axis["name"] == "films"]
+    assert of_films["texts"]["found"] > 0
+    assert set(facts["audit"]["groups"]) == {"shop"}
+    assert facts["label_errors"]["examples"] > 200
+    with (run / "label_errors.csv").open(encoding="utf-8-sig", newline="") as file:
+        assert len(list(csv.reader(file))) == facts["label_errors"]["likely_errors"] + 1
+    page = Page((run / "report.html").read_text(encoding="utf-8"))
+    assert {"audit", "label-errors"} <= set(page.ids)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"out_of_fold": "nowhere"}, "no answers of cross-validation, in --out_of_fold, expected .* got nowhere"),
+        ({"audit": True, "identity_terms": "nowhere.txt"}, "unreadable identity terms, in nowhere.txt"),
+    ],
+)
+def test_what_cannot_be_had_is_said_before_anything_is_computed(run, options, message, monkeypatch):
+    monkeypatch.setattr("tf_finetune.commands.report.load_splits", lambda *_: pytest.fail("read"))
+    with pytest.raises(InputError, match=message):
+        report(run, **options)
+
+
+def test_a_column_that_is_not_there(run, capsys):
+    status = cli.main(["tf-finetune", "report", f"--workdir={run}", "--config.data.slice_columns=region"])
+    assert status == 2
+    assert "no such column" in capsys.readouterr().err
+
+
+def test_a_slice_with_wrong_labels_is_found(tmp_path, tiny_checkpoint):
+    """Labels of one shop are turned round in training; on test they are right."""
+    rows = list(sentences(1500, ("pos", "neg")))
+    turned = {"pos": "neg", "neg": "pos"}
+    for name, part in (("train", rows[:900]), ("validation", rows[900:1100]), ("test", rows[1100:])):
+        written = [
+            (f"{shop} {text}", turned[label] if name == "train" and shop == "shop 1" else label, shop)
+            for text, label, shop in part
+        ]
+        write_rows(tmp_path / f"{name}.csv", written)
+    config = films.three_epochs(tmp_path, tiny_checkpoint)
+    config.data.slice_columns, config.train.epochs = "shop", 12
+    train(config, tmp_path / "run")
+    facts = report(tmp_path / "run")
+    (table,) = [table for table in facts["slices"]["tables"] if table["column"] == "shop"]
+    assert {one["value"]: one["is_worse"] for one in table["rows"]}["shop 1"]
+    assert any("shop is shop 1" in sentence for sentence in facts["summary"]["sentences"])

@@ -62,7 +62,7 @@ def report(
     facts = {
         "run": _run(run, folder, config, classifier),
         "data": _data(config),
-        "training": _training(run, folder, classifier.problem_type),
+        "training": _training(run, folder),
         "results": measurements.results(measured, classifier, seed=config.runtime.seed),
         **measurements.where_it_fails(measured, classifier, columns=settings.slice_columns(config)),
     }
@@ -123,7 +123,7 @@ def _data(config: ExperimentConfig) -> dict[str, Any]:
     return found | {"labels": list(names)}
 
 
-def _training(run: Workdir, folder: Path, problem_type: ProblemType) -> dict[str, Any]:
+def _training(run: Workdir, folder: Path) -> dict[str, Any]:
     records = []
     for line in run.metrics.read_text(encoding="utf-8").splitlines() if run.metrics.is_file() else ():
         try:
@@ -132,7 +132,7 @@ def _training(run: Workdir, folder: Path, problem_type: ProblemType) -> dict[str
             runtime.warn(f"a line of {run.metrics} is damaged and left out of the curves")
             continue
         records.append({name: value for name, value in record.items() if name != "timing"})
-    signs = overfitting.signs(records, problem_type, best_step=int(folder.name.removeprefix("step_")))
+    signs = overfitting.signs(records, best_step=int(folder.name.removeprefix("step_")))
     step = -(-len(records) // MOST_POINTS) or 1
     records = [one for number, one in enumerate(records) if one["split"] == "validation" or number % step == 0]
     shown = [name for name in ("loss", "accuracy") if any(name in one for one in records)]

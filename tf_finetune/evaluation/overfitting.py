@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tf_finetune.config import ProblemType
-from tf_finetune.evaluation.metrics import headline, score
+from tf_finetune.evaluation.metrics import headline
 
 # A loss that has risen by less may have done so by chance.
 RISE = 1.1
@@ -12,12 +11,11 @@ RISE = 1.1
 GAP = 0.1
 
 
-def signs(records: Sequence[Mapping[str, Any]], problem_type: ProblemType, best_step: int) -> list[str]:
+def signs(records: Sequence[Mapping[str, Any]], *, best_step: int) -> list[str]:
     """Sentences, none where nothing speaks for it.
 
     Args:
         records: of metrics.jsonl; loss is that of answers that are not calibrated yet.
-        problem_type: of the labels.
         best_step: of the checkpoint that is kept.
     """
     validations = [one for one in records if one["split"] == "validation" and one["step"] > 0]
@@ -25,11 +23,10 @@ def signs(records: Sequence[Mapping[str, Any]], problem_type: ProblemType, best_
     if not validations or not trained:
         return []
     found = [_rise(validations, trained), _gap(validations, trained, best_step)]
-    last = validations[-1]
-    best = max(validations, key=lambda one: score(one, problem_type))
-    if best["step"] < last["step"]:
+    last, at_best = validations[-1], [one for one in validations if one["step"] == best_step]
+    if at_best and best_step < last["step"]:
         found.append(
-            f"Validation was best at step {best['step']} ({headline(best)}) and ended at {headline(last)} at step "
+            f"Validation was best at step {best_step} ({headline(at_best[0])}) and ended at {headline(last)} at step "
             f"{last['step']}: the training after the best did not help."
         )
     return [sentence for sentence in found if sentence]
