@@ -4,7 +4,7 @@ VENV ?= .venv
 WORKDIR ?= runs/demo
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format bench
+.PHONY: demo test browser lint format bench
 
 $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 	@echo "setting up $(VENV): a minute or two, 2.7 GB on disk"
@@ -16,7 +16,8 @@ $(VENV)/.test-installed: $(VENV)/.installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,parity]'
 	touch $@
 
-# The main job on real weights and real reviews: train, evaluate, export, verify, predict. An interrupted training goes on.
+# The main job on real weights and real reviews: train, evaluate, export, verify, predict, report. An interrupted
+# training goes on.
 demo: $(VENV)/.installed
 	$(BIN)/tf-finetune train --config=reviews_minilm --workdir=$(WORKDIR)
 	$(BIN)/tf-finetune evaluate --workdir=$(WORKDIR)
@@ -24,6 +25,15 @@ demo: $(VENV)/.installed
 	$(BIN)/tf-finetune verify --workdir=$(WORKDIR)
 	$(BIN)/tf-finetune predict --workdir=$(WORKDIR) \
 	  "The movie was absolutely wonderful, full of joy." "The movie was terrible and boring."
+	$(BIN)/tf-finetune report --workdir=$(WORKDIR)
+
+# What tests/commands/report_test.py looks at the report with; needs npm, and chromium on the PATH. Without, those tests
+# are skipped.
+browser: tests/report/browser/node_modules/.package-lock.json
+
+tests/report/browser/node_modules/.package-lock.json: tests/report/browser/package.json
+	cd tests/report/browser && npm install --no-package-lock --ignore-scripts --no-audit --no-fund --loglevel=error
+	touch $@
 
 test: $(VENV)/.test-installed
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder

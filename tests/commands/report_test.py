@@ -5,9 +5,13 @@ import html.parser
 import json
 import random
 import re
+import shutil
+import subprocess
+from pathlib import Path
 
 import films
 import pytest
+from PIL import Image
 
 from tf_finetune import cli
 from tf_finetune.commands.cross_validate import cross_validate
@@ -15,6 +19,7 @@ from tf_finetune.commands.report import report
 from tf_finetune.commands.train import train
 from tf_finetune.config import ProblemType
 from tf_finetune.errors import InputError
+from tf_finetune.workdir import Workdir
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -122,11 +127,12 @@ class TestFacts:
         assert facts["label_errors"] is None
 
 
-class TestPage:
-    @pytest.fixture(scope="class")
-    def page(self, run, facts):
-        return Page((run / "report.html").read_text(encoding="utf-8"))
+@pytest.fixture(scope="module")
+def page(run, facts):
+    return Page((run / "report.html").read_text(encoding="utf-8"))
 
+
+class TestPage:
     def test_it_asks_for_nothing(self, page):
         assert all(address.startswith(("#", "data:")) for address in page.addresses)
         assert not {"script", "link", "iframe", "object", "form"} & page.tags
@@ -141,25 +147,22 @@ class TestPage:
         assert "shop" in page.text
 
     def test_another_checkpoint_takes_it_away(self, run, facts, tmp_path):
-        import shutil
-
-        from tf_finetune.workdir import Workdir
-
         copy = Workdir(shutil.copytree(run, tmp_path / "copy"))
         copy.publish_best(json.loads(copy.best.read_text()) | {"step": 1})
         assert not copy.report.exists()
         assert not copy.report_facts.exists()
 
 
-class TestHostileData:
-    @pytest.fixture(scope="class")
-    def hostile(self, tmp_path_factory, tiny_checkpoint):
-        folder = tmp_path_factory.mktemp("hostile")
-        rows = list(sentences(400, ("</td><b>pos", "=1+1"), odd=HOSTILE))
-        rows[0] = ("<p>" + "long " * 200_000, "=1+1", "</table>")
-        run = trained(folder, write_rows(folder / "rows.csv", rows), tiny_checkpoint, slice_columns="shop")
-        return run, report(run, audit=True)
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory, tiny_checkpoint):
+    folder = tmp_path_factory.mktemp("hostile")
+    rows = list(sentences(400, ("</td><b>pos", "=1+1"), odd=HOSTILE))
+    rows[0] = ("<p>" + "long " * 200_000, "=1+1", "</table>")
+    run = trained(folder, write_rows(folder / "rows.csv", rows), tiny_checkpoint, slice_columns="shop")
+    return run, report(run, audit=True)
 
+
+class TestHostileData:
     def test_the_page_has_the_same_tags_and_no_script(self, hostile, run, facts):
         run_of_hostile, _ = hostile
         ours = Page((run_of_hostile / "report.html").read_text(encoding="utf-8"))
@@ -175,6 +178,71 @@ class TestHostileData:
 
     def test_the_page_stays_small(self, hostile):
         assert (hostile[0] / "report.html").stat().st_size < 2**20
+
+
+BROWSER = Path(__file__).parents[1] / "report" / "browser"
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+def contrast(file):
+    """Of a picture: how many times the light of its darkest and lightest of common colours differ, as WCAG 2 has it."""
+    colours = Image.open(file).convert("RGB").getcolors(2**24)
+    enough = sum(count for count, _ in colours) / 2000
+    light = [
+        sum(
+            share * ((one / 255 + 0.055) / 1.055) ** 2.4
+            for share, one in zip((0.2126, 0.7152, 0.0722), colour, strict=True)
+        )
+        for count, colour in colours
+        if count >= enough
+    ]
+    return (max(light) + 0.05) / (min(light) + 0.05)
+
+
+@pytest.fixture(scope="module")
+def seen(run, facts, hostile, tmp_path_factory):
+    pictures = tmp_path_factory.mktemp("pictures")
+    seen = {}
+    for name, workdir in (("plain", run), ("hostile", hostile[0])):
+        (pictures / name).mkdir()
+        command = ["node", str(BROWSER / "look.mjs"), CHROMIUM, str(workdir / "report.html"), str(pictures / name)]
+        seen[name] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return seen
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")
+@pytest.mark.skipif(not (BROWSER / "node_modules").is_dir(), reason="no axe-core: `make browser` installs it")
+class TestInABrowser:
+    """In headless Chromium, on a phone and a desktop, in light and in dark mode."""
+
+    @pytest.mark.parametrize("name", ["plain", "hostile"])
+    def test_the_html_is_valid(self, seen, name):
+        assert seen[name]["invalid"] == []
+
+    @pytest.mark.parametrize("name", ["plain", "hostile"])
+    def test_nothing_is_asked_for_or_logged(self, seen, name):
+        assert len(seen[name]["views"]) == 4
+        for view in seen[name]["views"]:
+            asked = [address for address in view["requests"] if not address.startswith("data:image/svg+xml;")]
+            assert [address.rpartition("/")[2] for address in asked] == ["report.html"]
+            assert view["logged"] == []
+
+    @pytest.mark.parametrize("name", ["plain", "hostile"])
+    def test_axe_finds_nothing(self, seen, name):
+        assert [view["violations"] for view in seen[name]["views"]] == [[]] * 4
+
+    @pytest.mark.parametrize("name", ["plain", "hostile"])
+    def test_the_page_is_as_wide_as_the_screen(self, seen, name):
+        assert [view["overflow"] for view in seen[name]["views"]] == [0] * 4
+
+    def test_figures_are_legible(self, seen):
+        for view in seen["plain"]["views"]:
+            assert len(view["figures"]) == 8
+            for figure in view["figures"]:
+                letters = 10 * 96 / 72 * figure["width"] / figure["natural"]  # pixels, of 10 points
+                assert letters >= 9
+                assert figure["alt"]
+                assert contrast(figure["file"]) >= 4.5
 
 
 class TestKinds:
@@ -233,19 +301,21 @@ def test_a_column_that_is_not_there(run, capsys):
 
 
 def test_a_slice_with_wrong_labels_is_found(tmp_path, tiny_checkpoint):
-    """Labels of one shop are turned round in training; on test they are right."""
-    rows = list(sentences(1500, ("pos", "neg")))
-    turned = {"pos": "neg", "neg": "pos"}
-    for name, part in (("train", rows[:900]), ("validation", rows[900:1100]), ("test", rows[1100:])):
-        written = [
-            (f"{shop} {text}", turned[label] if name == "train" and shop == "shop 1" else label, shop)
-            for text, label, shop in part
-        ]
-        write_rows(tmp_path / f"{name}.csv", written)
+    """Labels of one shop, whose customers use other words, are turned round in training; on test they are right."""
+    turned, theirs = {"pos": "neg", "neg": "pos"}, {"good": "great", "bad": "dull"}
+    rows = [
+        (" ".join(theirs.get(word, word) for word in text.split()) if shop == "shop 1" else text, label, shop)
+        for text, label, shop in sentences(1500, ("pos", "neg"))
+    ]
+    wrong = [(text, turned[label] if shop == "shop 1" else label, shop) for text, label, shop in rows[:900]]
+    for name, part in (("train", wrong), ("validation", rows[900:1100]), ("test", rows[1100:])):
+        write_rows(tmp_path / f"{name}.csv", part)
     config = films.three_epochs(tmp_path, tiny_checkpoint)
-    config.data.slice_columns, config.train.epochs = "shop", 12
+    config.data.slice_columns, config.train.epochs = "shop", 8
     train(config, tmp_path / "run")
     facts = report(tmp_path / "run")
     (table,) = [table for table in facts["slices"]["tables"] if table["column"] == "shop"]
-    assert {one["value"]: one["is_worse"] for one in table["rows"]}["shop 1"]
+    found = {one["value"]: one for one in table["rows"]}
+    assert [name for name in sorted(found) if found[name]["is_worse"]] == ["shop 1"]
+    assert found["shop 1"]["score"] < 0.5 < found["shop 0"]["score"]
     assert any("shop is shop 1" in sentence for sentence in facts["summary"]["sentences"])
