@@ -29,10 +29,10 @@ demo: $(VENV)/.installed
 
 # What tests/commands/report_test.py looks at the report with; needs npm, and chromium on the PATH. Without, those tests
 # are skipped.
-browser: tests/report/browser/node_modules/.package-lock.json
+browser: tests/pages/browser/node_modules/.package-lock.json
 
-tests/report/browser/node_modules/.package-lock.json: tests/report/browser/package.json
-	cd tests/report/browser && npm install --no-package-lock --ignore-scripts --no-audit --no-fund --loglevel=error
+tests/pages/browser/node_modules/.package-lock.json: tests/pages/browser/package.json
+	cd tests/pages/browser && npm install --no-package-lock --ignore-scripts --no-audit --no-fund --loglevel=error
 	touch $@
 
 test: $(VENV)/.test-installed

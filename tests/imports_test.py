@@ -39,10 +39,10 @@ ALLOWED = {
     "training": GROUND | {"workdir"},
     "evaluation": GROUND | {"runtime", "bert", "text", "data"},
     "serving": GROUND | {"workdir", "bert", "evaluation", "text"},
-    "report": GROUND,
+    "pages": GROUND,
     "commands": GROUND
     | {
-        "report",
+        "pages",
         "hub",
         "settings",
         "runtime",

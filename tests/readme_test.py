@@ -101,10 +101,18 @@ def test_make_demo_runs_what_it_says(folder, packaged_checkpoint):
     recipe = re.search(r"^demo:.*\n((?:\t.*\n)+)", MAKEFILE, flags=re.MULTILINE)[1]
     recipe = recipe.replace("\\\n", "").replace("$(BIN)/", "").replace("$(WORKDIR)", "runs/demo")
     commands = [line.strip() for line in recipe.strip().splitlines()]
-    assert [command.split()[1] for command in commands] == ["train", "evaluate", "export", "verify", "predict"]
+    assert [command.split()[1] for command in commands] == [
+        "train",
+        "evaluate",
+        "export",
+        "verify",
+        "predict",
+        "report",
+    ]
     for command in commands:
         run(command, folder)
     assert (folder / "runs" / "demo" / "export" / "1" / "saved_model.pb").is_file()
+    assert (folder / "runs" / "demo" / "report.html").is_file()
 
 
 def test_make_knows_the_targets():

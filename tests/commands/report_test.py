@@ -180,7 +180,7 @@ class TestHostileData:
         assert (hostile[0] / "report.html").stat().st_size < 2**20
 
 
-BROWSER = Path(__file__).parents[1] / "report" / "browser"
+BROWSER = Path(__file__).parents[1] / "pages" / "browser"
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 

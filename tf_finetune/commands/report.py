@@ -83,7 +83,7 @@ def _label_errors(folder: str | Path, run: Workdir) -> dict[str, Any]:
 
 
 def _write(run: Workdir, facts: dict[str, Any]) -> None:
-    from tf_finetune.report import page
+    from tf_finetune.pages import page
 
     html = page.render(facts)
     json_files.write(run.report_facts, facts)

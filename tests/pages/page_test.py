@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from tf_finetune.report import figures, page
+from tf_finetune.pages import figures, page
 
 
 class TestShown:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tf_finetune.report import figures
+from tf_finetune.pages import figures
 
 # Characters of a text that the page shows; the JSON beside it has all.
 MOST_CHARACTERS = 600

@@ -1,0 +1,112 @@
+"""Two runs of a tiny model on the same examples, from the command line."""
+
+import json
+import shutil
+
+import films
+import pytest
+from report_test import sentences, write_rows
+
+from tf_finetune import cli
+from tf_finetune.commands.compare import compare
+from tf_finetune.commands.train import train
+from tf_finetune.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    return write_rows(tmp_path_factory.mktemp("compare") / "rows.csv", sentences(900, ("pos", "neg")))
+
+
+@pytest.fixture(scope="module")
+def good(table, tiny_checkpoint):
+    """It has learnt which word means what."""
+    config = films.three_epochs(table, tiny_checkpoint)
+    config.train.epochs, config.data.slice_columns = 8, "shop"
+    train(config, table.parent / "good")
+    return table.parent / "good"
+
+
+@pytest.fixture(scope="module")
+def poor(table, tiny_checkpoint):
+    """It has hardly learnt anything."""
+    config = films.one_epoch(table, tiny_checkpoint)
+    config.optimizer.learning_rate = 1e-6
+    train(config, table.parent / "poor")
+    return table.parent / "poor"
+
+
+def test_a_worse_model_does_not_pass(good, poor, tmp_path, capsys):
+    facts = tmp_path / "facts.json"
+    assert cli.main(["tf-finetune", "compare", str(good), str(poor), f"--json={facts}"]) == 3
+    printed = capsys.readouterr().out
+    found = json.loads(facts.read_text(encoding="utf-8"))
+    assert not found["passes"]
+    assert found["metrics"]["accuracy"]["interval"][1] < 0
+    assert "it is worse beyond chance" in found["reasons"][0]
+    assert f"{poor} shall not take the place of {good}" in printed
+    assert {one["column"] for one in found["slices"]} >= {"label", "shop"}
+    assert found["size"]["before"] == found["size"]["after"]
+    assert min(found["texts_per_second"].values()) > 0
+
+
+def test_a_better_model_passes(good, poor, capsys):
+    assert cli.main(["tf-finetune", "compare", str(poor), str(good), "--margin=0.01"]) == 0
+    assert f"{good} may take the place of {poor}" in capsys.readouterr().out
+
+
+def test_a_model_equals_itself(good):
+    found = compare(good, good)
+    assert found["passes"]
+    assert all(one["difference"] == 0 for one in found["metrics"].values())
+    assert found["overall"]["better"] == found["overall"]["worse"] == 0
+
+
+def test_labels_in_another_order_are_the_same_labels(good, tmp_path):
+    """The other model has its classifier's rows and labels the other way round, so that it answers the same."""
+    from tf_finetune.bert.model import TFBertForSequenceClassification
+    from tf_finetune.workdir import Workdir, read_manifest, write_manifest
+
+    run = Workdir(shutil.copytree(good, tmp_path / "turned"))
+    folder = run.best_checkpoint()
+    manifest = {name: value for name, value in read_manifest(folder).items() if name != "files"}
+    model = TFBertForSequenceClassification.from_pretrained(folder)
+    kernel, bias = model.classifier.weights
+    kernel.assign(kernel.numpy()[:, ::-1])
+    bias.assign(bias.numpy()[::-1])
+    model.save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    names = list(config["id2label"].values())[::-1]
+    config |= {"id2label": dict(enumerate(names)), "label2id": {name: k for k, name in enumerate(names)}}
+    (folder / "config.json").write_text(json.dumps(config))
+    write_manifest(folder, **manifest)
+    found = compare(good, run.path)
+    assert found["overall"]["better"] == found["overall"]["worse"] == 0
+
+
+def test_a_file_for_both(good, poor, tmp_path, capsys):
+    rows = write_rows(tmp_path / "new.csv", sentences(200, ("pos", "neg"), seed=7))
+    arguments = [f"--config.data.source={rows}", "--config.data.slice_columns=shop"]
+    assert cli.main(["tf-finetune", "compare", str(poor), str(good), *arguments]) == 0
+    assert "200 examples of test" in capsys.readouterr().out
+
+
+def test_other_examples_are_refused(good, tmp_path, tiny_checkpoint):
+    other = write_rows(tmp_path / "other.csv", sentences(900, ("pos", "neg"), seed=3))
+    train(films.one_epoch(other, tiny_checkpoint), tmp_path / "run")
+    expected = "the runs were not measured on the same examples, .* or --config.data.source=FILE for both, got"
+    with pytest.raises(InputError, match=expected):
+        compare(good, tmp_path / "run")
+
+
+def test_other_labels_are_refused(good, tmp_path, tiny_checkpoint):
+    other = write_rows(tmp_path / "other.csv", sentences(900, ("yes", "no")))
+    train(films.one_epoch(other, tiny_checkpoint), tmp_path / "run")
+    expected = "the runs have other labels, .* expected single_label_classification: neg, pos, got .*: no, yes"
+    with pytest.raises(InputError, match=expected):
+        compare(good, tmp_path / "run")
+
+
+def test_no_run(good, tmp_path):
+    with pytest.raises(InputError, match="no trained model"):
+        compare(good, tmp_path / "nowhere")
