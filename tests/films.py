@@ -1,5 +1,6 @@
 """Small texts to train on, and a config that does so in seconds."""
 
+import csv
 import random
 
 from tf_finetune.config import ExperimentConfig, Precision
@@ -31,6 +32,22 @@ def one_epoch(table, checkpoint):
     config.train.epochs = 1
     config.runtime.precision = Precision.FLOAT32
     return config
+
+
+def write_rows(path, rows):
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("text", "label", "shop"), *rows])
+    return path
+
+
+def sentences(count, labels, *, seed=0, odd=("",)):
+    """Texts of the words of films with a word for the label, each with a shop and something odd in front."""
+    chosen = random.Random(seed)
+    words = dict(zip(labels, ("good", "bad"), strict=True))
+    for number in range(count):
+        label = labels[number % 2]
+        text = [*chosen.choices(FILLERS, k=chosen.randrange(2, 20)), words[label], str(number)]
+        yield f"{odd[number % len(odd)]} {' '.join(text)}".strip(), label, f"shop {number % 3}"
 
 
 STEPS = 6  # an epoch of the config below

@@ -5,7 +5,7 @@ import shutil
 
 import films
 import pytest
-from report_test import sentences, write_rows
+from films import sentences, write_rows
 
 from tf_finetune import cli
 from tf_finetune.commands.compare import compare

@@ -3,7 +3,6 @@
 import csv
 import html.parser
 import json
-import random
 import re
 import shutil
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import films
 import pytest
+from films import sentences, write_rows
 from PIL import Image
 
 from tf_finetune import cli
@@ -28,22 +28,6 @@ HOSTILE = (
     '=HYPERLINK("http://example.com")',
     "{{ 7 * 7 }} {% raw %}",
 )
-
-
-def write_rows(path, rows):
-    with path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([("text", "label", "shop"), *rows])
-    return path
-
-
-def sentences(count, labels, *, seed=0, odd=("",)):
-    """Texts of the words of films with a word for the label, each with a shop and something odd in front."""
-    chosen = random.Random(seed)
-    words = dict(zip(labels, ("good", "bad"), strict=True))
-    for number in range(count):
-        label = labels[number % 2]
-        text = [*chosen.choices(films.FILLERS, k=chosen.randrange(2, 20)), words[label], str(number)]
-        yield f"{odd[number % len(odd)]} {' '.join(text)}".strip(), label, f"shop {number % 3}"
 
 
 class Page(html.parser.HTMLParser):
