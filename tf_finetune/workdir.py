@@ -38,13 +38,14 @@ class Workdir:
         self.evaluation = self.path / "evaluation.json"
         self.report = self.path / "report.html"
         self.report_facts = self.path / "report.json"
+        self.model_card = self.path / "model_card.md"
         self.label_errors = self.path / "label_errors.csv"
         self.export = self.path / "export"
 
     @property
     def of_best(self) -> tuple[Path, ...]:
         """What commands said of the best checkpoint; it goes when another one is."""
-        return self.evaluation, self.report, self.report_facts, self.label_errors
+        return self.evaluation, self.report, self.report_facts, self.model_card, self.label_errors
 
     @contextlib.contextmanager
     def locked(self, lock_name: str = LOCK, *, what: str = "run") -> Iterator[None]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import films
 import pytest
 from films import sentences, write_rows
+from huggingface_hub import ModelCard
 from PIL import Image
 
 from tf_finetune import cli
@@ -144,6 +145,19 @@ def hostile(tmp_path_factory, tiny_checkpoint):
     rows[0] = ("<p>" + "long " * 200_000, "=1+1", "</table>")
     run = trained(folder, write_rows(folder / "rows.csv", rows), tiny_checkpoint, slice_columns="shop")
     return run, report(run, audit=True)
+
+
+class TestCard:
+    def test_it_says_how_good_and_where_it_fails(self, run, facts):
+        card = ModelCard.load(run / "model_card.md")
+        results = {(one.dataset_split, one.metric_type): one.metric_value for one in card.data.eval_results}
+        measured = facts["results"]["splits"]["test"]["metrics"]["accuracy"]
+        assert results["test", "accuracy"] == round(measured, 4)
+        assert facts["summary"]["headline"] in card.text
+
+    def test_words_of_the_data_are_no_markup(self, hostile):
+        card = ModelCard.load(hostile[0] / "model_card.md")
+        assert not re.search(r"(?<!\\)<", card.text)
 
 
 class TestHostileData:

@@ -13,8 +13,8 @@ from tf_finetune.bert.model import TFBertForSequenceClassification
 from tf_finetune.commands import fit
 from tf_finetune.commands.evaluate import evaluate
 from tf_finetune.commands.export import export
+from tf_finetune.commands.model_card import model_card
 from tf_finetune.commands.predict import predict
-from tf_finetune.commands.push_to_hub import model_card
 from tf_finetune.commands.train import train
 from tf_finetune.config import ClassWeights, ExperimentConfig, ProblemType
 from tf_finetune.data.order import PADDING, BatchOrder

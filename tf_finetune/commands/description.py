@@ -73,7 +73,7 @@ def description(
     }[config.data.truncation]
     return DESCRIPTION.format(
         kind="pairs of texts" if config.data.text_pair_column else "texts",
-        labels=", ".join(map(_literal, labels)),
+        labels=", ".join(map(literal, labels)),
         data=data_name(config.data.source)[0],
         base=base_model(config.model.checkpoint) or _last_part(continual.run_or_name(config.model.checkpoint)),
         max_length=config.data.max_length,
@@ -83,7 +83,7 @@ def description(
     )
 
 
-def _literal(name: str) -> str:
+def literal(name: str) -> str:
     """A label on one line, with nothing that Markdown or HTML would take for its own."""
     return re.sub(r"([\\`*\[\]<>|~&])", r"\\\1", " ".join(name.split()))
 

@@ -9,6 +9,7 @@ from tf_finetune import json_files, runtime, settings
 from tf_finetune.commands import check_data, measurements
 from tf_finetune.commands.cross_validate import PREDICTIONS
 from tf_finetune.commands.evaluate import SPLITS, load_splits
+from tf_finetune.commands.model_card import model_card
 from tf_finetune.commands.restore import load_classifier, trained_run
 from tf_finetune.config import ExperimentConfig, ProblemType
 from tf_finetune.errors import InputError
@@ -31,7 +32,7 @@ def report(
     identity_terms: str | Path | None = None,
     out_of_fold: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Measures the best checkpoint on validation and test, and writes workdir/report.html and report.json.
+    """Measures the best checkpoint on validation and test; writes report.html, report.json and model_card.md there.
 
     The page needs nothing beside itself, neither scripts nor the network. It holds texts of the data: those that are
     answered wrong with the most confidence.
@@ -70,8 +71,17 @@ def report(
     facts["audit"] = measurements.audit(measured, classifier, terms, columns, config.runtime.seed) if terms else None
     facts["label_errors"] = wrong_labels
     facts["summary"] = _summary(facts, classifier.problem_type)
-    _write(run, facts)
+    _write(run, facts, _card(run, config, classifier, facts))
     return facts
+
+
+def _card(run: Workdir, config: ExperimentConfig, classifier: "Classifier", facts: dict[str, Any]) -> str:
+    """For a repository under the name of the run; whose it will be nobody knows yet."""
+    evaluation = {
+        name: {"source": config.data.source, **split["metrics"]} for name, split in facts["results"]["splits"].items()
+    }
+    repo_id, names = f"OWNER/{run.path.resolve().name}", list(classifier.label_names)
+    return model_card(repo_id, config, names, evaluation, classifier.temperature, facts)
 
 
 def _label_errors(folder: str | Path, run: Workdir) -> dict[str, Any]:
@@ -82,16 +92,18 @@ def _label_errors(folder: str | Path, run: Workdir) -> dict[str, Any]:
     return label_errors.review(path, run.label_errors, shown=measurements.MOST_EXAMPLES)
 
 
-def _write(run: Workdir, facts: dict[str, Any]) -> None:
+def _write(run: Workdir, facts: dict[str, Any], card: str) -> None:
     from tf_finetune.pages import page
 
     html = page.render(facts)
     json_files.write(run.report_facts, facts)
     json_files.write_text(run.report, html)
+    json_files.write_text(run.model_card, card)
     runtime.say(facts["summary"]["headline"])
     for sentence in facts["summary"]["sentences"]:
         runtime.say(f"  {sentence}")
-    runtime.say(f"report: {run.report}, and the same facts in {run.report_facts.name}")
+    beside = f"the same facts in {run.report_facts.name}, and a model card in {run.model_card.name}"
+    runtime.say(f"report: {run.report}, {beside}")
 
 
 def _run(run: Workdir, folder: Path, config: ExperimentConfig, classifier: "Classifier") -> dict[str, Any]:
