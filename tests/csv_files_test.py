@@ -18,10 +18,25 @@ class TestSafeCell:
 
     @pytest.mark.parametrize(
         "text",
-        ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", " =1", "\n=1", "\xa0=1", "＝1", '=HYPERLINK("a")', "-", "\tplain"],
+        ["=1+1", "+1", "-1", "@SUM(A1)", " =1", "\xa0=1", "＝1", '=HYPERLINK("a")', "-", "\tplain"],
     )
     def test_a_formula_is_text(self, text):
         assert safe_cell(text) == f"'{text}"
+
+    @pytest.mark.parametrize(
+        ("text", "safe"),
+        [
+            ("x;=1", "x;'=1"),
+            ("x; -1", "x; '-1"),
+            ("x\t+1", "x\t'+1"),
+            ("x|@A1", "x|'@A1"),
+            ("x\n=1", "x\n'=1"),
+            ("\t=1", "'\t'=1"),
+            ("\n=1", "'\n'=1"),
+        ],
+    )
+    def test_a_formula_behind_what_parts_cells_elsewhere(self, text, safe):
+        assert safe_cell(text) == safe
 
     @pytest.mark.parametrize("text", ["\r=1", "\x00=1", "\x00 =1", "\rplain", "\u202e=1"])
     def test_a_formula_behind_what_is_invisible_does_not_come_first(self, text):

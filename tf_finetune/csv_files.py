@@ -11,6 +11,8 @@ from tf_finetune import json_files
 # What makes a spreadsheet take a cell for a formula (https://owasp.org/www-community/attacks/CSV_Injection), behind
 # white space, too, which some take away first; and the same signs in full width, which East Asian ones read alike.
 FORMULA = re.compile(r"\s*[=+\-@＝＋－＠]|[\t\r]")
+# The same behind what may part cells: semicolons do where the comma parts units from tenths.
+PARTED = re.compile(r"([;|\t\n]\s*)([=+\-@＝＋－＠])")
 # Controls but tab and line feed, marks that turn the order of letters round, other ends of lines, a byte order mark
 # and halves of a character, which UTF-8 cannot say.
 INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
@@ -19,10 +21,12 @@ INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u2
 def safe_cell(text: str) -> str:
     """The text as a cell that no spreadsheet computes, and in which nothing is hidden.
 
-    A single quote goes before what would be a formula. Invisible characters are written as Python escapes them
-    (`\\x00`, `\\u202e`); tabs and ends of lines stay, the latter as line feeds.
+    A single quote goes before what would be a formula, and inside of a cell before what would be one for a spreadsheet
+    that takes another sign than the comma to part cells, and so does not see the quotes around this one. Invisible
+    characters are written as Python escapes them (`\\x00`, `\\u202e`); tabs and ends of lines stay, the latter as line
+    feeds.
     """
-    visible = INVISIBLE.sub(_escaped, text.replace("\r\n", "\n"))
+    visible = PARTED.sub(r"\1'\2", INVISIBLE.sub(_escaped, text.replace("\r\n", "\n")))
     return f"'{visible}" if FORMULA.match(text) or FORMULA.match(visible) else visible
 
 

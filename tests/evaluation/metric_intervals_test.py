@@ -6,7 +6,14 @@ from scipy import stats
 from sklearn import metrics
 
 from tf_finetune.config import ProblemType
-from tf_finetune.evaluation.metric_intervals import area_of_counts, draws, metric_intervals
+from tf_finetune.evaluation.metric_intervals import (
+    _Ranked,
+    area_of_counts,
+    difference_intervals,
+    draws,
+    metric_intervals,
+    of_difference,
+)
 from tf_finetune.evaluation.metrics import metrics_of
 
 ONE, SEVERAL, NUMBER = (
@@ -66,7 +73,7 @@ class TestMetricIntervals:
         logits, _ = sample(ONE, 40, 2)
         found = metric_intervals(logits, np.zeros(40, np.int64), ONE, resamples=20)
         assert "roc_auc" not in found
-        assert "f1" in found
+        assert "loss" in found
 
 
 class TestCoverage:
@@ -103,10 +110,60 @@ class TestArea:
         scores, positive = random.integers(0, 6, 80) / 6, random.random(80) < 0.4
         (counts,) = draws(80, 30, 1)
         expected = [metrics.roc_auc_score(positive, scores, sample_weight=row) for row in counts]
-        np.testing.assert_allclose(area_of_counts(counts, positive, scores), expected, rtol=1e-12)
+        np.testing.assert_allclose(area_of_counts(counts, _Ranked.of(positive, scores)), expected, rtol=1e-12)
 
     def test_none_of_one_kind(self):
         counts = np.array([[1, 1, 0], [0, 1, 2]])
-        found = area_of_counts(counts, np.array([True, True, False]), np.array([0.1, 0.2, 0.3]))
+        found = area_of_counts(counts, _Ranked.of(np.array([True, True, False]), np.array([0.1, 0.2, 0.3])))
         assert math.isnan(found[0])
         assert found[1] == 0
+
+
+def test_no_interval_where_many_resamples_lack_the_metric():
+    """Three examples of each of eight classes: most resamples lack one of them, and the area with it."""
+    labels = np.repeat(np.arange(8), 3)
+    logits = np.random.default_rng(0).normal(size=(24, 8))
+    assert "roc_auc" not in metric_intervals(logits, labels, ONE, resamples=100)
+
+
+def test_no_interval_where_every_resample_is_the_same():
+    labels = np.arange(40) % 2
+    logits = np.stack([1.0 - labels, labels.astype(float)], axis=1) * 10
+    found = metric_intervals(logits, labels, ONE, resamples=50)
+    assert set(found) == {"accuracy"}
+
+
+class TestOfDifference:
+    def test_as_newcombe_has_it(self):
+        """His example of 36, 12, 2 and 0 of 50."""
+        after = np.array([True] * 36 + [True] * 12 + [False] * 2)
+        before = np.array([True] * 36 + [False] * 12 + [True] * 2)
+        assert of_difference(before, after) == pytest.approx([0.0569, 0.3404], abs=5e-5)
+
+    def test_no_change_in_few_examples_rules_little_out(self):
+        right = np.arange(20) < 17
+        low, high = of_difference(right, right)
+        assert low < -0.03
+        assert high > 0.03
+
+    def test_all_right_before_and_after(self):
+        low, high = of_difference(np.ones(20, bool), np.ones(20, bool))
+        assert low < -0.1
+        assert high > 0.1
+
+    @pytest.mark.parametrize("examples", [100, 400])
+    def test_it_holds_the_difference_as_often_as_it_says(self, examples):
+        """Two models, right on 85% and 83%, with 4% won and 6% lost, over 1,000 samples: 950 are expected."""
+        held = 0
+        for seed in range(1000):
+            kind = np.random.default_rng(seed).choice(4, size=examples, p=[0.79, 0.06, 0.04, 0.11])
+            low, high = of_difference((kind == 0) | (kind == 1), (kind == 0) | (kind == 2))
+            held += low <= -0.02 <= high
+        assert 925 <= held <= 985
+
+
+def test_the_difference_of_equal_answers():
+    logits, labels = sample(ONE, 80, 2)
+    found = difference_intervals(logits, logits, labels, ONE, resamples=50)
+    assert set(found) == {"accuracy"}
+    assert found["accuracy"][0] < 0 < found["accuracy"][1]

@@ -61,8 +61,8 @@ class TestRanges:
 
     def test_one_length(self):
         masks = by_length(np.full(40, 7))
-        assert list(masks) == [("tokens", "7")]
-        assert masks["tokens", "7"].all()
+        assert list(masks) == [("tokens a text", "7")]
+        assert masks["tokens a text", "7"].all()
 
     def test_every_example_is_in_one_range(self):
         lengths = np.random.default_rng(0).integers(3, 9, 500)
@@ -85,8 +85,8 @@ class TestByLabel:
     def test_several(self):
         labels = np.array([[1, 1], [0, 1]], np.float32)
         masks = by_label(labels, ["a", "b"], ProblemType.MULTI_LABEL_CLASSIFICATION)
-        assert masks["label", "a"].tolist() == [True, False]
-        assert masks["label", "b"].tolist() == [True, True]
+        assert masks["true label", "a"].tolist() == [True, False]
+        assert masks["true label", "b"].tolist() == [True, True]
 
 
 class TestByValue:
@@ -100,6 +100,16 @@ class TestByValue:
         masks = by_value("price", [str(number) for number in range(100)])
         assert [name for _, name in masks] == ["0 to 24", "25 to 49", "50 to 74", "75 to 99"]
 
+    def test_missing_numbers_are_apart(self):
+        masks = by_value("price", [*map(str, range(100)), "", ""])
+        assert [name for _, name in masks] == ["0 to 24", "25 to 49", "50 to 74", "75 to 99", "(empty)"]
+        assert masks["price", "(empty)"].nonzero()[0].tolist() == [100, 101]
+
+    def test_large_numbers_keep_their_digits(self):
+        masks = by_value("time", [str(1_700_000_000_000 + number) for number in range(100)])
+        assert [int(mask.sum()) for mask in masks.values()] == [25, 25, 25, 25]
+        assert next(iter(masks)) == ("time", "1700000000000 to 1700000000024")
+
     def test_few_numbers_are_values(self):
         masks = by_value("stars", [str(number % 5) for number in range(200)])
         assert sorted(name for _, name in masks) == ["0", "1", "2", "3", "4"]
@@ -109,3 +119,12 @@ class TestByValue:
         masks = by_value("product", values)
         assert len(masks) == slices.MOST_VALUES + 1
         assert masks["product", "(20 rarer values)"].sum() == 800
+
+    def test_a_long_value_costs_no_memory_and_is_cut(self):
+        values = ["x" * 2**20] * 40 + ["y"] * 40
+        assert {name for _, name in by_value("note", values)} == {"x" * slices.LONGEST_NAME, "y"}
+
+    def test_every_example_is_in_one_group(self):
+        random = np.random.default_rng(0)
+        values = [random.choice(["", "a", "b", f"r{random.integers(50)}"]) for _ in range(500)]
+        assert (np.sum(list(by_value("c", values).values()), axis=0) == 1).all()

@@ -64,16 +64,20 @@ def evaluate(workdir: str | Path, config: ExperimentConfig | None = None) -> dic
 
 def warn_if_changed(
     checkpoint: Path, classifier: "Classifier", splits: dict[str, sources.Examples], *, counts: bool
-) -> None:
-    """Validation is known by its tokens and labels; of train the number of examples is compared, if it `counts`."""
+) -> bool:
+    """Whether the data is not what the run was trained on; it is warned of, too.
+
+    Validation is known by its tokens and labels; of train the number of examples is compared, if it `counts`.
+    """
     then = read_manifest(checkpoint).get("data")
     if then is None:  # a checkpoint of an earlier version says nothing of its data
-        return
+        return False
     changed = counts and len(splits.get("train", ())) != then["train"]["examples"]
     if not changed and "validation" in splits:
         changed = classifier.tokenize(splits["validation"]).digest() != then["validation"]["sha256"]
     if changed:
         runtime.warn("the data has changed since the run was trained, and its splits with it")
+    return changed
 
 
 def measure(classifier: "Classifier", splits: dict[str, sources.Examples], *, source: str) -> dict[str, dict[str, Any]]:
@@ -101,8 +105,11 @@ def _of_earlier_run(classifier: "Classifier", config: ExperimentConfig) -> dict[
     return {name: _measured(model, data.examples["test"].drawn(few, seed), now.source) for name, model, data in asked}
 
 
-def load_splits(config: ExperimentConfig, checkpoint: Path, run: Workdir) -> dict[str, sources.Examples]:
-    """The splits to measure, labelled in the model's order."""
+def load_splits(
+    config: ExperimentConfig, checkpoint: Path, run: Workdir, *, slices: bool = False
+) -> dict[str, sources.Examples]:
+    """The splits to measure, labelled in the model's order; `slices` says whether other data than the run's own is read
+    with data.slice_columns, too."""
     options, trained = settings.source_options(config), settings.load_json(run.config)
     architecture = BertArchitecture.from_folder(checkpoint)
     options["problem_type"] = ProblemType(architecture.resolved_problem_type)
@@ -110,7 +117,8 @@ def load_splits(config: ExperimentConfig, checkpoint: Path, run: Workdir) -> dic
     options["max_examples"] = trained.data.max_examples
     other_data = config.data.source != trained.data.source
     if other_data:  # how the run's own data was split and weighted says nothing of these
-        columns = dataclasses.replace(options["columns"], weight="", slices=())
+        columns = dataclasses.replace(options["columns"], weight="")
+        columns = columns if slices else dataclasses.replace(columns, slices=())
         options |= {"validation_examples": 0, "max_examples": 0, "folds": 0, "fold": 0, "columns": columns}
     splits = sources.load(**options, label_names=architecture.id2label, whole_file=other_data)
     for note in splits.notes:

@@ -108,7 +108,13 @@ def _eval_results(evaluation: dict[str, Any]) -> list:
     return results
 
 
+def evaluation_in(report: dict[str, Any]) -> dict[str, Any]:
+    """The metrics of a report in the form of evaluation.json."""
+    source = report["run"]["config"]["data"]["source"]
+    return {name: {"source": source, **split["metrics"]} for name, split in report["results"]["splits"].items()}
+
+
 def _limits(summary: dict[str, Any]) -> str:
-    """What a report says first, as Markdown; words of the data in it are only words."""
+    """What a report says first, but for what has words of the data in it."""
     lines = [f"- {literal(sentence)}" for sentence in (summary["headline"], *summary["sentences"])]
     return "\n".join(["", "## How good it is, and where it fails", "", *lines, ""])

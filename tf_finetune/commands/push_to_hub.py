@@ -1,10 +1,11 @@
 """`tf-finetune push-to-hub`: the best checkpoint and a model card, as a repository on the Hugging Face hub."""
 
 from pathlib import Path
+from typing import Any
 
 from tf_finetune import hub, json_files, settings
 from tf_finetune.commands.description import evaluation_of, label_names
-from tf_finetune.commands.model_card import model_card
+from tf_finetune.commands.model_card import evaluation_in, model_card
 from tf_finetune.commands.restore import temperature_of
 from tf_finetune.errors import InputError
 from tf_finetune.workdir import Workdir
@@ -35,8 +36,9 @@ def push_to_hub(workdir: str | Path, repo_id: str, *, private: bool = False) -> 
         raise InputError("not a name on the hub", where="--repo", expected="OWNER/NAME", got=repo_id)
     if get_token() is None:
         raise InputError("no token for the hub", where=repo_id, expected=hub.LOG_IN)
-    report = json_files.read_object(run.report_facts) if run.report_facts.is_file() else None
-    card = model_card(repo_id, config, label_names(folder), evaluation_of(run), temperature_of(folder), report)
+    report = _report(run)
+    evaluation = evaluation_of(run) or (evaluation_in(report) if report else {})
+    card = model_card(repo_id, config, label_names(folder), evaluation, temperature_of(folder), report)
     _create(repo_id, private=private)
     weights = hub.weight_files([path.name for path in folder.iterdir()])
     files = [folder / name for name in ("config.json", *hub.TOKENIZER, *weights) if (folder / name).is_file()]
@@ -47,6 +49,16 @@ def push_to_hub(workdir: str | Path, repo_id: str, *, private: bool = False) -> 
     address = f"{constants.ENDPOINT}/{repo_id}"
     print(f"pushed {folder} to {address}")
     return address
+
+
+def _report(run: Workdir) -> dict[str, Any] | None:
+    """What report.json says of the best checkpoint, if there is one."""
+    if not run.report_facts.is_file():
+        return None
+    found = json_files.read_object(run.report_facts)
+    if not {"run", "results", "summary"} <= set(found):
+        raise InputError("not a report", where=run.report_facts, expected="what `tf-finetune report` wrote")
+    return found
 
 
 def _create(repo_id: str, *, private: bool) -> None:

@@ -24,6 +24,13 @@ OF_TWO_CLASSES = {
 AUCS = ("subgroup_auc", "bpsn_auc", "bnsp_auc")
 
 
+def check_installed() -> None:
+    """Raises InputError where fairlearn is missing."""
+    if importlib.util.find_spec("fairlearn") is None:
+        what = "comparing groups needs fairlearn, not installed here"
+        raise InputError(what, expected="pip install 'tf_finetune[audit]'")
+
+
 def group_metrics(
     probabilities: np.ndarray,
     labels: np.ndarray,
@@ -63,9 +70,7 @@ def group_metrics(
     """
     if problem_type is ProblemType.REGRESSION:
         raise InputError("groups are compared by the classes answered", expected="a classifier", got="a regression")
-    if importlib.util.find_spec("fairlearn") is None:
-        what = "comparing groups needs fairlearn, not installed here"
-        raise InputError(what, expected="pip install 'tf_finetune[audit]'")
+    check_installed()
     probabilities, labels, names = np.asarray(probabilities, np.float64), np.asarray(labels), np.array(groups, object)
     is_one_of_two = problem_type is ProblemType.SINGLE_LABEL_CLASSIFICATION and probabilities.shape[1] == 2
     rows = _shares(probabilities, labels, names, problem_type, is_one_of_two=is_one_of_two, fewest=fewest)

@@ -5,6 +5,7 @@ bootstrapped (Efron 1979): the examples are drawn again, with replacement, a tho
 middle 95% of what the metric then is. Only chance in which examples were measured is in it, not that of training.
 """
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -16,18 +17,22 @@ from tf_finetune.evaluation.outcomes import answered, examples_loss, is_right
 
 # Numbers in memory at once: how often each example was drawn, in so many resamples.
 PIECE = 2**23
+# Of more examples than MANY an interval is narrow, and fewer resamples tell where it ends.
+MANY, FEWER = 50_000, 200
+# A metric exists in so many of its resamples, or has no interval.
+EXISTING = 0.9
 
 
 def metric_intervals(
-    logits: np.ndarray, labels: np.ndarray, problem_type: ProblemType, *, resamples: int = RESAMPLES, seed: int = 0
+    logits: np.ndarray, labels: np.ndarray, problem_type: ProblemType, *, resamples: int = 0, seed: int = 0
 ) -> dict[str, list[float]]:
-    """An interval for each metric of `metrics_of` that exists for these labels.
+    """An interval for each metric of `metrics_of` that exists for these labels and varies with the examples drawn.
 
     Args:
         logits: float (n, num_labels).
         labels: (n,), or (n, num_labels) of 0 and 1; n of 1 or more.
         problem_type: what they are.
-        resamples: how many bootstrap samples are drawn.
+        resamples: how many bootstrap samples are drawn; 0 means RESAMPLES, and FEWER of many examples.
         seed: draws them.
     """
     found = _middle(_resampled(logits, labels, problem_type, resamples, seed))
@@ -43,7 +48,7 @@ def difference_intervals(
     labels: np.ndarray,
     problem_type: ProblemType,
     *,
-    resamples: int = RESAMPLES,
+    resamples: int = 0,
     seed: int = 0,
 ) -> dict[str, list[float]]:
     """An interval for how much each metric of other answers to the same examples is above that of these.
@@ -55,7 +60,36 @@ def difference_intervals(
         labels, problem_type, resamples, seed: as of `metric_intervals`.
     """
     before, after = (_resampled(each, labels, problem_type, resamples, seed) for each in (logits, others))
-    return _middle({name: after[name] - before[name] for name in before})
+    found = _middle({name: after[name] - before[name] for name in before})
+    if problem_type is ProblemType.REGRESSION:
+        return found
+    right = (is_right(each, labels, problem_type) for each in (logits, others))
+    return {**found, "accuracy": of_difference(*right)}
+
+
+def of_difference(before: np.ndarray, after: np.ndarray) -> list[float]:
+    """The interval of the difference of two shares of the same examples (Newcombe 1998, method 10): it has a width even
+    where no answer changed, as those of other examples might.
+
+    Args:
+        before, after: bool (n,), n of 1 or more.
+    """
+    total, counts = len(before), (int(before.sum()), int(after.sum()))
+    shares = np.array(counts) / total
+    (low_before, high_before), (low_after, high_after) = (of_share(count, total) for count in counts)
+    both, neither = int((before & after).sum()), int((~before & ~after).sum())
+    product = both * neither - (counts[0] - both) * (counts[1] - both)
+    product = max(product - total / 2, 0) if product > 0 else product
+    spread = np.sqrt(np.prod([float(count * (total - count)) for count in counts]))
+    correlation = product / spread if spread else 0.0
+
+    def half(one: float, other: float) -> float:
+        return float(np.sqrt(max(one**2 - 2 * correlation * one * other + other**2, 0.0)))
+
+    difference = float(shares[1] - shares[0])
+    below = half(shares[1] - low_after, high_before - shares[0])
+    above = half(high_after - shares[1], shares[0] - low_before)
+    return [difference - below, difference + above]
 
 
 def _resampled(
@@ -63,6 +97,7 @@ def _resampled(
 ) -> dict[str, np.ndarray]:
     """Each metric of each resample, NaN where it does not exist."""
     of_kind = _of_regression if problem_type is ProblemType.REGRESSION else _of_classes
+    resamples = resamples or (RESAMPLES if len(labels) <= MANY else FEWER)
     return of_kind(logits, np.asarray(labels), problem_type, resamples, seed)
 
 
@@ -77,11 +112,16 @@ def draws(examples: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
 
 
 def _middle(values: Mapping[str, np.ndarray]) -> dict[str, list[float]]:
-    """The middle of each metric's values; of those resamples in which it exists, and none where it never does."""
-    existing = {name: of_metric[~np.isnan(of_metric)] for name, of_metric in values.items()}
-    return {
-        name: np.percentile(of_metric, [2.5, 97.5]).tolist() for name, of_metric in existing.items() if len(of_metric)
-    }
+    """The middle of each metric's values. None where many resamples lack the metric, as the others would be chosen
+    ones, and none where it is the same in all, which says nothing of other examples."""
+    found = {}
+    for name, of_metric in values.items():
+        existing = of_metric[~np.isnan(of_metric)]
+        if len(existing) >= EXISTING * len(of_metric):
+            low, high = np.percentile(existing, [2.5, 97.5]).tolist()
+            if low < high:
+                found[name] = [low, high]
+    return found
 
 
 def _of_regression(
@@ -102,21 +142,24 @@ def _of_classes(
     """The metrics of every resample. All but the area are made of sums over the examples drawn."""
     true, predicted = answered(logits, labels, problem_type)
     right = (true == predicted).all(axis=1).astype(np.float64)
+    flags = [one.astype(np.float64) for one in (true & predicted, predicted, true)]
     probabilities, loss = probabilities_of(logits, problem_type), examples_loss(logits, labels, problem_type)
     several = problem_type is ProblemType.MULTI_LABEL_CLASSIFICATION
+    is_one_of_two = not several and true.shape[1] == 2
+    one = slice(1, 2) if is_one_of_two else slice(None)
+    ranked = [_Ranked.of(true[:, k], probabilities[:, k]) for k in range(true.shape[1])[one]]
     pieces = []
     for counts in draws(len(labels), resamples, seed):
-        found, named, actual = (counts @ flags.astype(np.float64) for flags in (true & predicted, predicted, true))
+        found, named, actual = (counts @ flag for flag in flags)
         f1_of_each = _share(2 * found, named + actual)
         if several:
             found, named, actual = (sums.sum(axis=1, keepdims=True) for sums in (found, named, actual))
-        one = slice(1, 2) if not several and true.shape[1] == 2 else slice(None)
         of_piece = {
             "accuracy": counts @ right / len(labels),
             "precision": _share(found, named)[:, one].mean(axis=1),
             "recall": _share(found, actual)[:, one].mean(axis=1),
             "f1": _share(2 * found, named + actual)[:, one].mean(axis=1),
-            "roc_auc": _areas(counts, true, probabilities, every_class=not several),
+            "roc_auc": _mean_area(np.stack([area_of_counts(counts, each) for each in ranked]), every=not several),
             "loss": counts @ loss / len(labels),
         }
         pieces.append(of_piece | ({"f1_macro": f1_of_each.mean(axis=1)} if several else {}))
@@ -128,39 +171,48 @@ def _share(parts: np.ndarray, wholes: np.ndarray) -> np.ndarray:
     return np.divide(parts, wholes, out=np.zeros_like(parts), where=wholes > 0)
 
 
-def _areas(counts: np.ndarray, true: np.ndarray, probabilities: np.ndarray, *, every_class: bool) -> np.ndarray:
-    """The mean over the classes, of two the second's alone; NaN where it does not exist.
+def _mean_area(areas: np.ndarray, *, every: bool) -> np.ndarray:
+    """The mean over the classes, NaN where it does not exist.
 
     Args:
-        counts: (resamples, n).
-        true: bool (n, classes).
-        probabilities: (n, classes).
-        every_class: whether one that a resample lacks makes it NaN; else it is left out.
+        areas: (classes, resamples).
+        every: whether a class that a resample lacks makes it NaN; else it is left out.
     """
-    classes = [1] if every_class and true.shape[1] == 2 else range(true.shape[1])
-    areas = np.stack([area_of_counts(counts, true[:, k], probabilities[:, k]) for k in classes])
     exists = ~np.isnan(areas)
-    enough = exists.all(axis=0) if every_class else exists.any(axis=0)
+    enough = exists.all(axis=0) if every else exists.any(axis=0)
     sums = np.where(exists, areas, 0.0).sum(axis=0)
     return np.divide(sums, exists.sum(axis=0), out=np.full(len(sums), np.nan), where=enough)
 
 
-def area_of_counts(counts: np.ndarray, is_positive: np.ndarray, scores: np.ndarray) -> np.ndarray:
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Ranked:
+    """Examples from the lowest score to the highest: their order, which are positive, and where equal scores begin."""
+
+    order: np.ndarray
+    is_positive: np.ndarray
+    starts: np.ndarray
+
+    @classmethod
+    def of(cls, is_positive: np.ndarray, scores: np.ndarray) -> "_Ranked":
+        order = np.argsort(scores, kind="stable")
+        return cls(order, is_positive[order], np.flatnonzero(np.diff(scores[order], prepend=-np.inf)))
+
+
+def area_of_counts(counts: np.ndarray, ranked: _Ranked) -> np.ndarray:
     """The area under the ROC curve of each resample: the share of pairs of both kinds that are in the right order.
 
     Args:
         counts: (resamples, n), how often each example is in each.
-        is_positive: bool (n,).
-        scores: (n,), of which equal ones count half.
+        ranked: the examples; of equal scores each pair counts half.
 
     Returns:
         (resamples,), NaN where one of the kinds is missing.
     """
-    order = np.argsort(scores, kind="stable")
-    starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))  # of each run of equal scores
-    sorted_counts = counts[:, order]
-    positives = np.add.reduceat(sorted_counts * is_positive[order], starts, axis=1).astype(np.float64)
-    negatives = np.add.reduceat(sorted_counts * ~is_positive[order], starts, axis=1).astype(np.float64)
+    in_order = counts[:, ranked.order]
+    positives, negatives = (
+        np.add.reduceat(in_order * kind, ranked.starts, axis=1).astype(np.float64)
+        for kind in (ranked.is_positive, ~ranked.is_positive)
+    )
     below = np.cumsum(negatives, axis=1) - negatives
     pairs = positives.sum(axis=1) * negatives.sum(axis=1)
     ordered = (positives * (below + negatives / 2)).sum(axis=1)

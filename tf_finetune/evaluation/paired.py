@@ -1,12 +1,15 @@
 """Whether one of two models is better, from their answers to the same examples."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from tf_finetune.evaluation.intervals import holm
 from tf_finetune.evaluation.slices import FEWEST, SIGNIFICANCE, Masks
+
+# Of fewer examples in all no verdict is given: a model that has lost one answer in twenty would pass for as good.
+FEWEST_IN_ALL = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,71 +32,82 @@ class Change:
     chance: float
 
 
-@dataclasses.dataclass(frozen=True)
-class SliceChange:
-    """The same of a slice.
-
-    Attributes:
-        column, value: as of `slices.Slice`.
-        change: of its examples.
-        is_worse: whether it is worse beyond chance, all slices taken together.
-    """
-
-    column: str
-    value: str
-    change: Change
-    is_worse: bool
-
-
 def change(before: np.ndarray, after: np.ndarray) -> Change:
     """Two models' answers to the same examples.
 
     Shares are compared by McNemar's test (1947) in its exact form: of the examples that only one of the two has right,
-    as many are lost as won by chance. Errors are compared by Wilcoxon's signed ranks (1945).
+    as many are lost as won by chance. Mean errors are compared by the t-test of pairs.
 
     Args:
         before, after: bool (n,), which answers are right; or float (n,), absolute errors. n of 1 or more.
     """
-    from scipy import stats
-
     if before.dtype == bool:
         better, worse = int((after & ~before).sum()), int((before & ~after).sum())
-        chance = stats.binomtest(worse, better + worse, alternative="greater").pvalue if better + worse else 1.0
+        chance = _chance_of_answers(better, worse)
     else:
         better, worse = int((after < before).sum()), int((after > before).sum())
-        chance = stats.wilcoxon(after, before, alternative="greater").pvalue if better + worse else 1.0
-    return Change(len(before), float(before.mean()), float(after.mean()), better, worse, float(chance))
+        chance = _chance_of_errors(after - before)
+    return Change(len(before), float(before.mean()), float(after.mean()), better, worse, chance)
 
 
-def slice_changes(before: np.ndarray, after: np.ndarray, masks: Masks) -> list[SliceChange]:
+def _chance_of_answers(better: int, worse: int) -> float:
+    from scipy import stats
+
+    return float(stats.binomtest(worse, better + worse, alternative="greater").pvalue) if better + worse else 1.0
+
+
+def _chance_of_errors(growth: np.ndarray) -> float:
+    from scipy import stats
+
+    if len(growth) < 2 or np.ptp(growth) == 0:  # of which the test has no spread to compare with
+        return 1.0 if growth.mean() <= 0 else 0.0
+    return float(stats.ttest_1samp(growth, 0.0, alternative="greater").pvalue)
+
+
+def slice_changes(before: np.ndarray, after: np.ndarray, masks: Masks) -> dict[tuple[str, str], Change]:
     """The change of each slice of `slices.FEWEST` examples or more, in the order of the masks."""
-    changes = {name: change(before[mask], after[mask]) for name, mask in masks.items() if mask.sum() >= FEWEST}
-    worse = np.array(holm([one.chance for one in changes.values()])) <= SIGNIFICANCE
-    return [
-        SliceChange(*name, one, is_worse=bool(is_worse))
-        for (name, one), is_worse in zip(changes.items(), worse, strict=True)
-    ]
+    return {name: change(before[mask], after[mask]) for name, mask in masks.items() if mask.sum() >= FEWEST}
 
 
-def refused(overall: Change, slices: Sequence[SliceChange], low: float | None, margin: float | None) -> list[str]:
+def worse_beyond_chance(overall: Change, slices: Mapping[tuple[str, str], Change]) -> tuple[bool, dict]:
+    """Whether all examples together, and which slices, are worse; with all of these tests taken together (Holm)."""
+    chances = [overall.chance, *(one.chance for one in slices.values())]
+    in_all, *of_slices = (chance <= SIGNIFICANCE for chance in holm(chances))
+    return in_all, dict(zip(slices, of_slices, strict=True))
+
+
+def refused(
+    overall: Change,
+    slices: Mapping[tuple[str, str], Change],
+    gain: Sequence[float] | None,
+    *,
+    metric: str,
+    margin: float | None,
+) -> list[str]:
     """Why the second model shall not take the first one's place; empty if nothing speaks against it.
 
     Args:
         overall: of all examples.
         slices: of some.
-        low: the lower end of the interval of how much better it is; None where there is none.
-        margin: how much worse it may be at most, which `low` has to rule out; None means that it need not.
+        gain: the interval of how much better the second one is by the metric; None where there is none.
+        metric: its name.
+        margin: how much worse it may be at most, which the interval has to rule out; None means that it need not.
     """
+    if overall.examples < FEWEST_IN_ALL:
+        return [f"{overall.examples} examples are too few to say, {FEWEST_IN_ALL} are needed"]
+    in_all, of_slices = worse_beyond_chance(overall, slices)
     reasons = []
-    if overall.chance <= SIGNIFICANCE:
-        reasons.append(
-            f"it is worse beyond chance: {overall.worse} answers lost and {overall.better} won (p {overall.chance:.2g})"
-        )
-    if margin is not None and low is not None and low < -margin:
-        reasons.append(f"it may be {-low:.4f} worse, which is more than {margin:g}")
+    if in_all:
+        counts = f"worse in {overall.worse} examples and better in {overall.better}, p {overall.chance:.2g}"
+        reasons.append(f"it is worse beyond chance: {counts}")
+    elif gain is not None and gain[1] < 0:
+        reasons.append(f"its {metric} is worse beyond chance, by {-gain[1]:.4f} to {-gain[0]:.4f}")
+    if margin is not None and (gain is None or gain[0] < -margin):
+        found = "no interval says by how much" if gain is None else f"by up to {-gain[0]:.4f}"
+        reasons.append(f"its {metric} may be worse by more than {margin:g}: {found}")
     reasons += [
-        f"it is worse where {one.column} is {one.value}: {one.change.before:.4f} before, {one.change.after:.4f} now"
-        for one in slices
-        if one.is_worse
+        f"it is worse where {column} is {value}: {one.before:.4f} before, {one.after:.4f} now"
+        for (column, value), one in slices.items()
+        if of_slices[column, value]
     ]
     return reasons

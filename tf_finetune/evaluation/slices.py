@@ -1,8 +1,9 @@
 """Where a model does worse than elsewhere: results by length, by label, and by any column of the data."""
 
 import dataclasses
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -13,11 +14,26 @@ from tf_finetune.evaluation.intervals import by_bootstrap, holm, of_share
 FEWEST = 30
 # Values of a column that are shown apart: those with the most examples.
 MOST_VALUES = 20
+LONGEST_NAME = 100
+EMPTY = "(empty)"
 # A slice is called worse where chance alone would make one of all slices look so in one case of twenty.
 SIGNIFICANCE = 0.05
 
 # Column, value -> bool (examples,): which examples these are.
 Masks = Mapping[tuple[str, str], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Groups:
+    """Which group each example is in.
+
+    Attributes:
+        numbers: int (examples,), of its name.
+        names: of the groups, in the order to be shown.
+    """
+
+    numbers: np.ndarray
+    names: list[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,50 +97,62 @@ def _interval(scores: np.ndarray) -> list[float]:
 
 def by_length(lengths: np.ndarray) -> Masks:
     """Quarters of the examples by their tokens; fewer where many are of one length."""
-    return {("tokens", name): mask for name, mask in _ranges(lengths.astype(np.float64), whole=True).items()}
+    return _masks("tokens a text", _ranges(lengths.astype(np.float64)))
 
 
 def by_label(labels: np.ndarray, label_names: Sequence[str], problem_type: ProblemType) -> Masks:
     """The examples of each label, of several labels those that have it; of numbers quarters."""
     if problem_type is ProblemType.REGRESSION:
-        return {("label", name): mask for name, mask in _ranges(labels.astype(np.float64), whole=False).items()}
+        return _masks("true number", _ranges(labels.astype(np.float64)))
     if problem_type is ProblemType.MULTI_LABEL_CLASSIFICATION:
-        return {("label", name): labels[:, k] == 1 for k, name in enumerate(label_names)}
-    return {("label", name): labels == k for k, name in enumerate(label_names)}
+        return {("true label", name): labels[:, k] == 1 for k, name in enumerate(label_names)}
+    return _masks("true label", Groups(labels, list(label_names)))
 
 
 def by_value(column: str, values: Sequence[str]) -> Masks:
-    """The examples of each value of a column, the most frequent first, those of rare values together; of many
-    different numbers quarters."""
-    array = np.array(values)
-    numbers = _numbers(values)
-    if numbers is not None and len(set(values)) > MOST_VALUES:
-        whole = bool((numbers == np.round(numbers)).all())
-        return {(column, name): mask for name, mask in _ranges(numbers, whole=whole).items()}
-    counts = Counter(values).most_common()
-    shown = [value for value, count in counts[:MOST_VALUES] if count >= FEWEST]
-    masks = {(column, value or "(empty)"): array == value for value in shown}
-    if rest := len(counts) - len(shown):
-        masks[column, f"({rest} rarer values)"] = ~np.isin(array, shown)
-    return masks
+    """The examples of each group of `groups_by_value`, under EMPTY those without a value."""
+    groups = groups_by_value(values)
+    return _masks(column, Groups(groups.numbers, [name or EMPTY for name in groups.names]))
 
 
-def _numbers(values: Sequence[str]) -> np.ndarray | None:
+def groups_by_value(values: Sequence[str]) -> Groups:
+    """Examples of one value together, the most frequent first, then those of all rare values; of many different numbers
+    quarters. Those without a value are a group of the name ""."""
+    counts = Counter(values)
+    numbers = _numbers(counts)
+    if numbers is not None and len(numbers) > MOST_VALUES:
+        has_value = np.array([value != "" for value in values])
+        ranges = _ranges(np.array([numbers[value] for value in values if value]))
+        codes = np.full(len(values), len(ranges.names))
+        codes[has_value] = ranges.numbers
+        return Groups(codes, [*ranges.names, *[""] * bool(counts[""])])
+    shown = [value for value, count in counts.most_common(MOST_VALUES) if count >= FEWEST or not value]
+    order = {value: number for number, value in enumerate(shown)}
+    rare = len(counts) - len(shown)
+    codes = np.fromiter((order.get(value, len(shown)) for value in values), np.int64, count=len(values))
+    return Groups(codes, [*(value[:LONGEST_NAME] for value in shown), *[f"({rare} rarer values)"] * bool(rare)])
+
+
+def _masks(column: str, groups: Groups) -> Masks:
+    return {(column, name): groups.numbers == number for number, name in enumerate(groups.names)}
+
+
+def _numbers(values: Collection[str]) -> dict[str, float] | None:
+    """Each value that is not "" as a number; None where one is none."""
     try:
-        numbers = np.array([float(value) for value in values])
+        numbers = {value: float(value) for value in values if value}
     except ValueError:
         return None
-    return numbers if np.isfinite(numbers).all() else None
+    return numbers if all(map(math.isfinite, numbers.values())) else None
 
 
-def _ranges(numbers: np.ndarray, *, whole: bool) -> dict[str, np.ndarray]:
-    """Up to four ranges of about as many examples each, by name."""
-    bounds = np.unique(np.quantile(numbers, [0, 0.25, 0.5, 0.75, 1], method="inverted_cdf"))
-    if len(bounds) == 1:
-        return {f"{bounds[0]:g}": np.ones(len(numbers), bool)}
-    masks = {}
-    for number, (low, high) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
-        mask = (numbers > low) & (numbers <= high) if number else numbers <= high
-        smallest = low + 1 if number and whole else numbers[mask].min()
-        masks[f"{smallest:g} to {high:g}" if smallest < high else f"{high:g}"] = mask
-    return masks
+def _ranges(numbers: np.ndarray) -> Groups:
+    """Up to four ranges with about as many numbers each, the lowest first."""
+    bounds = np.unique(np.quantile(numbers, [0.25, 0.5, 0.75, 1], method="inverted_cdf"))
+    parts = np.searchsorted(bounds, numbers)
+    names = []
+    for part in range(len(bounds)):
+        within = numbers[parts == part]
+        low, high = (f"{end:.15g}" for end in (within.min(), within.max()))
+        names.append(low if low == high else f"{low} to {high}")
+    return Groups(parts, names)
