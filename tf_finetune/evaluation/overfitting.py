@@ -54,6 +54,7 @@ def _gap(validations: Sequence[Mapping[str, Any]], trained: Sequence[Mapping[str
     if ours - theirs < GAP:
         return ""
     return (
-        f"Accuracy in training was {ours:.1%} when that on validation was {theirs:.1%}: up to {100 * (ours - theirs):.0f} "
-        "points of it may be of texts that were learnt by heart. More examples, more dropout or fewer epochs may help."
+        f"Accuracy in training was {ours:.1%} when that on validation was {theirs:.1%}: up to "
+        f"{100 * (ours - theirs):.0f} points of it may be of texts that were learnt by heart. More examples, more "
+        "dropout or fewer epochs may help."
     )
