@@ -17,7 +17,7 @@ from tf_finetune.errors import InputError
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
-    return write_rows(tmp_path_factory.mktemp("compare") / "rows.csv", sentences(900, ("pos", "neg")))
+    return write_rows(tmp_path_factory.mktemp("compare") / "rows.csv", sentences(1200, ("pos", "neg")))
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_a_file_for_both(good, poor, tmp_path, capsys):
 
 
 def test_other_examples_are_refused(good, tmp_path, tiny_checkpoint):
-    other = write_rows(tmp_path / "other.csv", sentences(900, ("pos", "neg"), seed=3))
+    other = write_rows(tmp_path / "other.csv", sentences(1200, ("pos", "neg"), seed=3))
     train(films.one_epoch(other, tiny_checkpoint), tmp_path / "run")
     expected = "the runs were not measured on the same examples, .* or --config.data.source=FILE for both, got"
     with pytest.raises(InputError, match=expected):
@@ -110,7 +110,7 @@ def test_other_examples_are_refused(good, tmp_path, tiny_checkpoint):
 
 
 def test_other_labels_are_refused(good, tmp_path, tiny_checkpoint):
-    other = write_rows(tmp_path / "other.csv", sentences(900, ("yes", "no")))
+    other = write_rows(tmp_path / "other.csv", sentences(1200, ("yes", "no")))
     train(films.one_epoch(other, tiny_checkpoint), tmp_path / "run")
     expected = "the runs have other labels, .* expected single_label_classification: neg, pos, got .*: no, yes"
     with pytest.raises(InputError, match=expected):
@@ -121,7 +121,7 @@ def test_other_labels_of_the_same_texts_are_refused(good, table, tmp_path, tiny_
     turned = {"pos": "neg", "neg": "pos"}
     rows = [
         (text, turned[label] if shop == "shop 1" else label, shop)
-        for text, label, shop in sentences(900, tuple(turned))
+        for text, label, shop in sentences(1200, tuple(turned))
     ]
     train(films.one_epoch(write_rows(tmp_path / "other.csv", rows), tiny_checkpoint), tmp_path / "run")
     with pytest.raises(InputError, match="the same texts have other labels, .* got .* of them"):
@@ -129,7 +129,7 @@ def test_other_labels_of_the_same_texts_are_refused(good, table, tmp_path, tiny_
 
 
 def test_what_the_second_run_was_trained_on_is_no_measure(good, tmp_path, tiny_checkpoint):
-    other = write_rows(tmp_path / "other.csv", sentences(900, ("pos", "neg"), seed=3))
+    other = write_rows(tmp_path / "other.csv", sentences(1200, ("pos", "neg"), seed=3))
     train(films.one_epoch(other, tiny_checkpoint), tmp_path / "run")
     config = settings.with_values(settings.load_json(good / "config.json"), {"data.source": str(other)})
     with pytest.raises(InputError, match="the second run was trained on these examples, in data.source"):
