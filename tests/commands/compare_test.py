@@ -104,7 +104,7 @@ def test_a_file_for_both(good, poor, tmp_path, capsys):
 def test_other_examples_are_refused(good, tmp_path, tiny_checkpoint):
     other = write_rows(tmp_path / "other.csv", sentences(1200, ("pos", "neg"), seed=3))
     train(films.one_epoch(other, tiny_checkpoint), tmp_path / "run")
-    expected = "the runs were not measured on the same examples, .* or --config.data.source=FILE for both, got"
+    expected = "the runs were not measured on the same examples, .* or a --config.data.source=FILE for both, got"
     with pytest.raises(InputError, match=expected):
         compare(good, tmp_path / "run")
 
