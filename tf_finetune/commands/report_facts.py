@@ -39,6 +39,7 @@ def of_run(run: Workdir, folder: Path, config: ExperimentConfig, classifier: "Cl
         "name": run.path.resolve().name,
         "version": metadata.version("tf_finetune"),
         "checkpoint": folder.name,
+        "is_calibrated": classifier.temperature != 1,
         "facts": {name: value for name, value in facts.items() if value},
         "config": settings.to_dict(config),
     }
