@@ -12,7 +12,7 @@ from unittest import mock
 import pytest
 from in_process import tf_finetune
 
-from tf_finetune.evaluation import drift
+from tf_finetune.evaluation import drift, paired
 from tf_finetune.serving.server_files import MODELS
 from tf_finetune.serving.server_readme import IMAGE
 
@@ -72,8 +72,9 @@ def run(command, folder, *more):
         words += [word for word in (*short, *more) if word.split("=")[0] not in given]
     words += SHORT_EXPORT if words[0] == "export" else ()
     given = (folder / stdin).read_text(encoding="utf-8") if stdin else ""
-    few = mock.patch.object(drift, "FEWEST_TEXTS", 5)  # the test split of the few tickets that train here
-    with mock.patch.dict(os.environ, {"HF_TOKEN": "hf_a_token"}), few:
+    # The test split of the few tickets that train here.
+    few = mock.patch.object(drift, "FEWEST_TEXTS", 5), mock.patch.object(paired, "FEWEST_IN_ALL", 5)
+    with mock.patch.dict(os.environ, {"HF_TOKEN": "hf_a_token"}), few[0], few[1]:
         result = tf_finetune(*words, stdin=given, cwd=folder)
     assert result.returncode == 0, result.stderr
     return result.stdout
