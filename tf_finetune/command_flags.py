@@ -86,8 +86,8 @@ def with_config(argv: list[str], command: str) -> list[str]:
     """For commands after train, the workdir's own config goes in front, so that overrides have what to change."""
     flag = "reference" if command == "drift" else "workdir"
     workdir = next((word.split("=", 1)[1] for word in argv if re.match(rf"--?{flag}=", word)), "")
-    if command == "compare":
-        workdir = next((word for word in argv[2:] if not word.startswith("-")), "")
+    if command == "compare":  # two runs, and perhaps the value of a flag before them
+        workdir = next(iter([word for word in argv[2:] if not word.startswith("-")][-2:]), "")
     given = any(re.match(r"--?config=", word) for word in argv)
     if given or command in TRAINING or not workdir:
         return argv

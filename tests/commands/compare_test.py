@@ -8,11 +8,14 @@ import films
 import pytest
 from films import sentences, write_rows
 
-from tf_finetune import cli, settings
+from tf_finetune import cli, json_files, settings
 from tf_finetune.commands.compare import compare
 from tf_finetune.commands.train import train
 from tf_finetune.config import ProblemType
 from tf_finetune.errors import InputError
+from tf_finetune.workdir import Workdir
+
+DRAWN = {"data.max_examples": 50, "runtime.seed": 7}
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +72,7 @@ def test_a_model_equals_itself(good):
 def test_labels_in_another_order_are_the_same_labels(good, tmp_path):
     """The other model has its classifier's rows and labels the other way round, so that it answers the same."""
     from tf_finetune.bert.model import TFBertForSequenceClassification
-    from tf_finetune.workdir import Workdir, read_manifest, write_manifest
+    from tf_finetune.workdir import read_manifest, write_manifest
 
     run = Workdir(shutil.copytree(good, tmp_path / "turned"))
     folder = run.best_checkpoint()
@@ -99,6 +102,14 @@ def test_a_file_for_both(good, poor, tmp_path, capsys):
     assert "200 examples of test" in capsys.readouterr().out
     found = json.loads((tmp_path / "facts.json").read_text(encoding="utf-8"))
     assert {one["value"] for one in found["slices"] if one["column"] == "shop"} == {"shop 0", "shop 1", "shop 2"}
+
+
+def test_a_file_is_measured_whole_whatever_the_runs_drew(good, tmp_path):
+    few = Workdir(shutil.copytree(good, tmp_path / "few"))
+    json_files.write(few.config, settings.to_dict(settings.with_values(settings.load_json(few.config), DRAWN)))
+    rows = write_rows(tmp_path / "new.csv", sentences(200, ("pos", "neg"), seed=7))
+    config = settings.with_values(settings.load_json(good / "config.json"), {"data.source": str(rows)})
+    assert compare(good, few.path, config)["examples"] == 200
 
 
 def test_other_examples_are_refused(good, tmp_path, tiny_checkpoint):

@@ -41,3 +41,17 @@ def test_numbers():
     rise, after = signs(records, best_step=10)
     assert "rose to 0.600 by step 20" in rise
     assert "(mean squared error 0.4000)" in after
+
+
+def test_the_metric_that_chose_is_told():
+    records = curves([(0.7, 0.6), (0.8, 0.5)], [(0.75, 0.5), (0.78, 0.49)])
+    records[2] |= {"f1": 0.6}
+    records[4] |= {"f1": 0.5}
+    (after,) = signs(records, best_step=10, best_metric="f1")
+    assert after.startswith("Validation was best at step 10 (f1 0.6000) and ended at f1 0.5000 at step 20")
+
+
+def test_records_of_skipped_steps_say_nothing():
+    records = curves([(0.7, 0.6), (0.8, 0.45)], [(0.75, 0.5), (0.81, 0.44)])
+    records.insert(1, {"split": "train", "step": 1})
+    assert signs(records, best_step=20) == []

@@ -79,8 +79,8 @@ class TestSlices:
 
 
 class TestRefused:
-    def reasons(self, both, slices=(), gain=(-0.01, 0.01), margin=None):
-        return refused(change(*both), dict(slices), gain, metric="accuracy", margin=margin)
+    def reasons(self, both, slices=(), gain=(-0.01, 0.01), margin=None, metric="accuracy"):
+        return refused(change(*both), dict(slices), gain, metric=metric, margin=margin)
 
     def test_nothing_speaks_against_equal_models(self):
         assert self.reasons(answers(won=3, lost=3)) == []
@@ -101,8 +101,8 @@ class TestRefused:
         assert reason.endswith("no interval says by how much")
 
     def test_a_metric_that_is_worse_where_the_answers_are_not(self):
-        (reason,) = self.reasons(answers(won=3, lost=3), gain=(-0.03, -0.01))
-        assert reason == "its accuracy is worse beyond chance, by 0.0100 to 0.0300"
+        (reason,) = self.reasons(answers(won=3, lost=3), gain=(-0.03, -0.01), metric="f1")
+        assert reason == "its f1 is worse beyond chance, by 0.0100 to 0.0300"
 
     def test_a_slice(self):
         found = slice_changes(*answers(both=0, won=0, lost=30, neither=10), {("label", "pos"): np.ones(40, bool)})

@@ -44,6 +44,13 @@ class TestSlicesOf:
         assert found[0].low < found[0].score < found[0].high
         assert found[0].score == pytest.approx(errors[:50].mean())
 
+    def test_a_smaller_mean_error_is_not_worse_whatever_the_ranks_say(self):
+        random = np.random.default_rng(0)
+        others = np.where(random.random(800) < 0.9, 0.1, 9.0)
+        errors = np.concatenate([np.full(200, 0.5), others])
+        (found,) = slices_of(errors, {("shop", "a"): np.arange(1000) < 200})
+        assert not found.is_worse
+
     def test_chance_calls_a_slice_worse_in_few_of_many_tables(self):
         random = np.random.default_rng(1)
         group = np.arange(1000) % 10
@@ -70,7 +77,7 @@ class TestRanges:
 
     def test_numbers_as_labels(self):
         masks = by_label(np.linspace(-1, 1, 101, dtype=np.float32), ["label"], ProblemType.REGRESSION)
-        assert len(masks) == 4
+        assert [name for _, name in masks] == ["-1 to -0.5", "-0.48 to 0", "0.02 to 0.5", "0.52 to 1"]
         assert (np.sum(list(masks.values()), axis=0) == 1).all()
 
 
@@ -123,6 +130,17 @@ class TestByValue:
     def test_a_long_value_costs_no_memory_and_is_cut(self):
         values = ["x" * 2**20] * 40 + ["y"] * 40
         assert {name for _, name in by_value("note", values)} == {"x" * slices.LONGEST_NAME, "y"}
+
+    def test_values_cut_to_the_same_name_are_together(self):
+        values = ["x" * 200 + end for end in "ab" for _ in range(40)]
+        (mask,) = by_value("url", values).values()
+        assert mask.all()
+
+    def test_missing_values_stay_apart_beside_many_values(self):
+        values = [f"country {number % 25}" for number in range(2500)] + [""] * 60
+        masks = by_value("country", values)
+        assert masks["country", "(empty)"].sum() == 60
+        assert masks["country", "(5 rarer values)"].sum() == 500
 
     def test_every_example_is_in_one_group(self):
         random = np.random.default_rng(0)

@@ -131,6 +131,9 @@ def _answers(
     """The examples with the first model's answers, and both models."""
     theirs_folder, theirs = trained_run("compare", other, _as_asked(config, workdir, other))
     runs = Workdir(workdir), Workdir(other)
+    is_own = config.data.source == settings.load_json(runs[0].config).data.source
+    if not is_own:  # a file is measured whole, whatever the runs were trained on
+        config, theirs = (settings.with_values(one, {"data.max_examples": 0}) for one in (config, theirs))
     ours, others = (
         load_splits(of_side, checkpoint, run, slices=True)
         for of_side, checkpoint, run in zip((config, theirs), (folder, theirs_folder), runs, strict=True)
@@ -139,7 +142,7 @@ def _answers(
     before, after = load_classifier(folder, config), load_classifier(theirs_folder, theirs)
     order = _label_order(before, after, other)
     _check_same(ours[split], others.get(split), order, split, other)
-    if config.data.source == settings.load_json(runs[0].config).data.source:
+    if is_own:
         warn_if_changed(folder, before, ours, counts=not config.data.replay)
     measured = measurements.of(before, ours[split])
     others_logits = after.logits_of(after.tokenize(ours[split]))[:, order]
@@ -161,11 +164,11 @@ def _as_asked(config: ExperimentConfig, workdir: str | Path, other: str | Path) 
     asked = {name: value for name, value in settings.fields(config) if name in CHANGEABLE["compare"]}
     if config.data.source == trained.data.source:  # each run's own data, which has to be the same
         own = {name: value for name, value in asked.items() if not name.startswith("data.")}
-        return settings.with_values(theirs, own | {"data.slice_columns": config.data.slice_columns})
+        return settings.with_values(theirs, own | {"data.slice_columns": ""})
     if config.data.source == theirs.data.source:
         expected = "a file that neither was trained on"
         raise InputError("the second run was trained on these examples", where="data.source", expected=expected)
-    return settings.with_values(theirs, asked)
+    return settings.with_values(theirs, asked | {"data.slice_columns": ""})
 
 
 def _label_order(before: "Classifier", after: "Classifier", other: str | Path) -> list[int]:
@@ -201,6 +204,8 @@ def _metrics(before: np.ndarray, after: np.ndarray, labels: np.ndarray, kind: Pr
     """Each metric of both, the difference, and its interval."""
     old, new = metrics_of(before, labels, kind), metrics_of(after, labels, kind)
     intervals = difference_intervals(before, after, labels, kind)
+    if np.array_equal(before, after):
+        intervals = dict.fromkeys(old, [0.0, 0.0]) | intervals
     return {
         name: {
             "before": old[name],

@@ -41,6 +41,7 @@ def slice_tables(measured: Measured, classifier: "Classifier", columns: Sequence
     )
     return {
         "score": score,
+        "columns": list(columns),
         "meaning": meaning,
         "tables": [{"column": column, "rows": rows} for column, rows in tables.items()],
     }
@@ -99,7 +100,7 @@ def _badness(measured: Measured, classifier: "Classifier") -> tuple[np.ndarray, 
 def _in_words(answer: dict[str, Any], label: np.ndarray, classifier: "Classifier") -> dict[str, str]:
     names = classifier.label_names
     if classifier.problem_type is ProblemType.REGRESSION:
-        return {"label": f"{label:.3g}", "answer": f"{answer['score']:.3g}"}
+        return {"label": f"{label:.6g}", "answer": f"{answer['score']:.6g}"}
     if classifier.problem_type is ProblemType.MULTI_LABEL_CLASSIFICATION:
         given = ", ".join(name for name, holds in zip(names, label, strict=True) if holds)
         return {"label": given or "none", "answer": ", ".join(answer["labels"]) or "none"}

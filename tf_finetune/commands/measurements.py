@@ -29,9 +29,6 @@ MEANINGS = {
     ),
     ProblemType.REGRESSION: "The loss is the mean squared error. ",
 }
-OF_VALIDATION = (
-    "Validation chose the checkpoint and fitted the temperature, so that its numbers flatter; those of test do not."
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,10 +90,14 @@ def results(measured: Mapping[str, Measured], classifier: "Classifier", *, seed:
     meaning = MEANINGS[classifier.problem_type]
     if classifier.temperature != 1:
         meaning += "The loss is that of calibrated probabilities. "
+    if "validation" in measured:
+        fitted = " and fitted the temperature" if classifier.temperature != 1 else ""
+        others = "; those of test do not" if "test" in measured else ""
+        meaning += f"Validation chose the checkpoint{fitted}, so that its numbers flatter{others}."
     return {
         "splits": splits,
         "metrics": [name for name in first if name not in ("examples", "confusion_matrix")],
-        "meaning": meaning + (OF_VALIDATION if "validation" in measured else ""),
+        "meaning": meaning.strip(),
     }
 
 

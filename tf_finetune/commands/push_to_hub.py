@@ -36,7 +36,7 @@ def push_to_hub(workdir: str | Path, repo_id: str, *, private: bool = False) -> 
         raise InputError("not a name on the hub", where="--repo", expected="OWNER/NAME", got=repo_id)
     if get_token() is None:
         raise InputError("no token for the hub", where=repo_id, expected=hub.LOG_IN)
-    report = _report(run)
+    report = _report(run, folder)
     evaluation = evaluation_of(run) or (evaluation_in(report) if report else {})
     card = model_card(repo_id, config, label_names(folder), evaluation, temperature_of(folder), report)
     _create(repo_id, private=private)
@@ -51,14 +51,17 @@ def push_to_hub(workdir: str | Path, repo_id: str, *, private: bool = False) -> 
     return address
 
 
-def _report(run: Workdir) -> dict[str, Any] | None:
-    """What report.json says of the best checkpoint, if there is one."""
+def _report(run: Workdir, checkpoint: Path) -> dict[str, Any] | None:
+    """What report.json says of the checkpoint, if it is of that one."""
     if not run.report_facts.is_file():
         return None
     found = json_files.read_object(run.report_facts)
-    if not {"run", "results", "summary"} <= set(found):
-        raise InputError("not a report", where=run.report_facts, expected="what `tf-finetune report` wrote")
-    return found
+    try:
+        _ = found["summary"]["headline"], found["summary"]["sentences"], evaluation_in(found)
+        return found if found["run"]["checkpoint"] == checkpoint.name else None
+    except (KeyError, TypeError, AttributeError):
+        what, expected = "not a report", "what `tf-finetune report` wrote"
+        raise InputError(what, where=run.report_facts, expected=expected) from None
 
 
 def _create(repo_id: str, *, private: bool) -> None:

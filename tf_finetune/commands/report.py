@@ -1,5 +1,6 @@
 """`tf-finetune report`: one page that says what a model was made of, how good it is and where it fails."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def report(
             data.slice_columns name.
         identity_terms: a file of words for groups of people, in the form of evaluation/identity_terms.txt, beside ours.
         out_of_fold: the workdir of `cross-validate` on the same data: also look for wrong labels, and write
-            workdir/label_errors.csv.
+            workdir/label_errors.csv; without it, that of an earlier report is removed.
 
     Returns:
         What report.json holds: run, data, training, results, slices, errors, audit and label_errors (None where not
@@ -59,7 +60,7 @@ def report(
     facts = {
         "run": report_facts.of_run(run, folder, config, classifier),
         "data": data,
-        "training": report_facts.of_training(run, folder),
+        "training": report_facts.of_training(run, folder, config.train.best_metric),
         "results": measurements.results(measured, classifier, seed=config.runtime.seed),
         "slices": {"split": name, **failures.slice_tables(measured[name], classifier, columns)},
         "errors": {"split": name, **failures.errors(measured[name], classifier)},
@@ -67,7 +68,8 @@ def report(
         "label_errors": wrong_labels,
     }
     facts["summary"] = report_facts.summary(facts, classifier.problem_type, changed=changed)
-    _write(run, facts, config, classifier.temperature)
+    card = _card(facts, config, list(classifier.label_names), classifier.temperature)
+    _write(run, facts, card)
     return facts
 
 
@@ -84,7 +86,6 @@ def _axes(config: ExperimentConfig, identity_terms: str | Path | None, *, audit:
 
 def _label_errors(out_of_fold: str | Path | None, run: Workdir, checkpoint: Path) -> dict[str, Any] | None:
     if out_of_fold is None:
-        run.label_errors.unlink(missing_ok=True)  # of an earlier report
         return None
     path = Path(out_of_fold).expanduser() / PREDICTIONS
     if not path.is_file():
@@ -94,19 +95,31 @@ def _label_errors(out_of_fold: str | Path | None, run: Workdir, checkpoint: Path
     if sorted(found) != sorted(ours):
         expected, got = (", ".join(names[:20]) for names in (ours, found))
         raise InputError("cross-validation of other labels", where=path, expected=expected, got=got)
-    return label_errors.review(path, run.label_errors, shown=failures.MOST_EXAMPLES)
+    found = label_errors.review(path, _aside(run), shown=failures.MOST_EXAMPLES)
+    return found | {"table": str(run.label_errors)}
 
 
-def _write(run: Workdir, facts: dict[str, Any], config: ExperimentConfig, temperature: float) -> None:
+def _aside(run: Workdir) -> Path:
+    """Where the table is until the page that speaks of it is there."""
+    return run.label_errors.with_name(f".{run.label_errors.name}.new")
+
+
+def _card(facts: dict[str, Any], config: ExperimentConfig, labels: list[str], temperature: float) -> str:
+    repo_id = f"OWNER/{facts['run']['name']}"  # whose it will be nobody knows yet
+    return model_card(repo_id, config, labels, evaluation_in(facts), temperature, facts)
+
+
+def _write(run: Workdir, facts: dict[str, Any], card: str) -> None:
     from tf_finetune.pages import page
 
-    repo_id = f"OWNER/{facts['run']['name']}"  # whose it will be nobody knows yet
-    labels = label_names(run.checkpoints / facts["run"]["checkpoint"])
-    card = model_card(repo_id, config, labels, evaluation_in(facts), temperature, facts)
     html = page.render(facts)
     json_files.write(run.report_facts, facts)
     json_files.write_text(run.report, html)
     json_files.write_text(run.model_card, card)
+    if facts["label_errors"]:
+        os.replace(_aside(run), run.label_errors)
+    else:
+        run.label_errors.unlink(missing_ok=True)
     summary = facts["summary"]
     runtime.say(summary["headline"])
     for sentence in (*summary["sentences"], *summary["of_the_data"]):

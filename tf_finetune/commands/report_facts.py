@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # Points of the learning curves that the page shows; metrics.jsonl has all.
 MOST_POINTS = 200
 OF_FOLDS = "the sizes are those before the folds: one fold is the test split, and not trained on"
+OF_REPLAY = "train also had examples of the earlier run (data.replay), which are not counted here"
 
 
 def of_run(run: Workdir, folder: Path, config: ExperimentConfig, classifier: "Classifier") -> dict[str, Any]:
@@ -40,6 +41,7 @@ def of_run(run: Workdir, folder: Path, config: ExperimentConfig, classifier: "Cl
         "version": metadata.version("tf_finetune"),
         "checkpoint": folder.name,
         "is_calibrated": classifier.temperature != 1,
+        "problem_type": classifier.problem_type.value,
         "facts": {name: value for name, value in facts.items() if value},
         "config": settings.to_dict(config),
     }
@@ -49,13 +51,13 @@ def of_data(config: ExperimentConfig, folder: Path) -> dict[str, Any]:
     """What check-data finds, tokens counted with the checkpoint's own tokenizer."""
     own = settings.with_values(config, {"model.checkpoint": str(folder.absolute())})
     found = check_data.check_data(own, most_rows=MOST_EXAMPLES)
-    notes = [*found["notes"], *[OF_FOLDS] * bool(config.data.folds)]
+    notes = [*found["notes"], *[OF_FOLDS] * bool(config.data.folds), *[OF_REPLAY] * bool(config.data.replay)]
     names = dict.fromkeys(label for split in found["splits"].values() for label in split["labels"])
     return found | {"labels": list(names), "notes": notes}
 
 
-def of_training(run: Workdir, folder: Path) -> dict[str, Any]:
-    """The curves, and what they say."""
+def of_training(run: Workdir, folder: Path, best_metric: str) -> dict[str, Any]:
+    """The curves, and what they say of the best checkpoint, which is in the folder."""
     records = []
     for number, line in enumerate(_lines(run.metrics), 1):
         record = _record(line)
@@ -63,7 +65,7 @@ def of_training(run: Workdir, folder: Path) -> dict[str, Any]:
             runtime.warn(f"{run.metrics} line {number} is damaged, and left out of the curves")
         else:
             records.append(record)
-    signs = overfitting.signs(records, best_step=int(folder.name.removeprefix("step_")))
+    signs = overfitting.signs(records, best_step=int(folder.name.removeprefix("step_")), best_metric=best_metric)
     step = -(-len(records) // MOST_POINTS) or 1
     records = [one for number, one in enumerate(records) if one["split"] == "validation" or number % step == 0]
     shown = [name for name in ("loss", "accuracy") if any(name in one for one in records)]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tf_finetune.evaluation.metrics import headline
+from tf_finetune.evaluation.metrics import headline, number_text
 
 # A loss that has risen by less may have done so by chance.
 RISE = 1.1
@@ -11,13 +11,15 @@ RISE = 1.1
 GAP = 0.1
 
 
-def signs(records: Sequence[Mapping[str, Any]], *, best_step: int) -> list[str]:
+def signs(records: Sequence[Mapping[str, Any]], *, best_step: int, best_metric: str = "") -> list[str]:
     """Sentences, none where nothing speaks for it.
 
     Args:
         records: of metrics.jsonl; loss is that of answers that are not calibrated yet.
         best_step: of the checkpoint that is kept.
+        best_metric: by which it is the best, as train.best_metric has it.
     """
+    records = [one for one in records if "loss" in one]  # one of skipped steps alone has none
     validations = [one for one in records if one["split"] == "validation" and one["step"] > 0]
     trained = [one for one in records if one["split"] == "train"]
     if not validations or not trained:
@@ -26,10 +28,14 @@ def signs(records: Sequence[Mapping[str, Any]], *, best_step: int) -> list[str]:
     last, at_best = validations[-1], [one for one in validations if one["step"] == best_step]
     if at_best and best_step < last["step"]:
         found.append(
-            f"Validation was best at step {best_step} ({headline(at_best[0])}) and ended at {headline(last)} at step "
-            f"{last['step']}: the training after the best did not help."
+            f"Validation was best at step {best_step} ({_told(at_best[0], best_metric)}) and ended at "
+            f"{_told(last, best_metric)} at step {last['step']}: the training after the best did not help."
         )
     return [sentence for sentence in found if sentence]
+
+
+def _told(record: Mapping[str, Any], metric: str) -> str:
+    return f"{metric.replace('_', ' ')} {number_text(record.get(metric))}" if metric else headline(record)
 
 
 def _rise(validations: Sequence[Mapping[str, Any]], trained: Sequence[Mapping[str, Any]]) -> str:

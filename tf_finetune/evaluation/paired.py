@@ -8,6 +8,8 @@ import numpy as np
 from tf_finetune.evaluation.intervals import holm
 from tf_finetune.evaluation.slices import FEWEST, SIGNIFICANCE, Masks
 
+# Metrics whose change is what `change` tests; of others the interval says it.
+TESTED = ("accuracy", "mean_absolute_error")
 # Of fewer examples in all no verdict is given: a model that has lost one answer in twenty would pass for as good.
 FEWEST_IN_ALL = 100
 
@@ -100,7 +102,7 @@ def refused(
     if in_all:
         counts = f"worse in {overall.worse} examples and better in {overall.better}, p {overall.chance:.2g}"
         reasons.append(f"it is worse beyond chance: {counts}")
-    elif gain is not None and gain[1] < 0:
+    elif metric not in TESTED and gain is not None and gain[1] < 0:
         reasons.append(f"its {metric} is worse beyond chance, by {-gain[1]:.4f} to {-gain[0]:.4f}")
     if margin is not None and (gain is None or gain[0] < -margin):
         found = "no interval says by how much" if gain is None else f"by up to {-gain[0]:.4f}"

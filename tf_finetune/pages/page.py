@@ -7,7 +7,7 @@ from typing import Any
 
 from tf_finetune.pages import figures
 
-# Characters of a text that the page shows; the JSON beside it has all.
+# Characters of a text, or of a piece of one that is explained, that the page shows; the JSON beside it has all.
 MOST_CHARACTERS = 600
 # Not printable to Python, and harmless: line's end and tab, spaces of other widths, and the two joiners, without which
 # Persian, Hindi and families of emoji are spelt wrong.
