@@ -1,6 +1,7 @@
 """Whether one of two models is better, from their answers to the same examples."""
 
 import dataclasses
+import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -63,7 +64,8 @@ def _chance_of_errors(growth: np.ndarray) -> float:
 
     if len(growth) < 2 or np.ptp(growth) == 0:  # of which the test has no spread to compare with
         return 1.0 if growth.mean() <= 0 else 0.0
-    return float(stats.ttest_1samp(growth, 0.0, alternative="greater").pvalue)
+    with warnings.catch_warnings(action="ignore"):  # growths that are nearly the same have hardly any spread
+        return float(stats.ttest_1samp(growth, 0.0, alternative="greater").pvalue)
 
 
 def slice_changes(before: np.ndarray, after: np.ndarray, masks: Masks) -> dict[tuple[str, str], Change]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import warnings
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
@@ -86,7 +87,8 @@ def _chance(within: np.ndarray, outside: np.ndarray) -> float:
     if within.dtype != bool:
         if len(outside) < 2 or np.ptp(within) == np.ptp(outside) == 0:  # no spread to compare with
             return 0.0 if len(outside) > 1 and within.mean() > outside.mean() else 1.0
-        return float(stats.ttest_ind(within, outside, equal_var=False, alternative="greater").pvalue)
+        with warnings.catch_warnings(action="ignore"):  # errors that are nearly the same have hardly any spread
+            return float(stats.ttest_ind(within, outside, equal_var=False, alternative="greater").pvalue)
     table = [[int(part.sum()), int((~part).sum())] for part in (within, outside)]
     return float(stats.fisher_exact(table, alternative="less").pvalue)
 
