@@ -193,10 +193,10 @@ def test_wrong_input_gets_one_line(folder, capsys, arguments, message):
 
 
 def test_its_flags_are_refused_elsewhere(capsys):
-    for flag in ("--strict", "--json=a"):
+    for flag, owners in (("--strict", "check-data"), ("--json=a", "check-data, compare and drift")):
         assert cli.main(["tf-finetune", "train", "--config=smoke", "--workdir=run", flag]) == 2
         name = flag.partition("=")[0]
-        assert f"error: {name} is a flag of check-data, got train" in capsys.readouterr().err
+        assert f"error: {name} is a flag of {owners}, got train" in capsys.readouterr().err
 
 
 def test_no_tensorflow_is_imported(folder, tiny_checkpoint):
