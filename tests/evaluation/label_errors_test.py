@@ -139,7 +139,7 @@ class TestReview:
         rows = rows_of([f"film {n}" for n in range(60)], text_pair="=and it was good")
         found = review(written(tmp_path / "a.jsonl", rows), tmp_path / "errors.csv")
         assert found["rows"][0]["text_pair"] == "=and it was good"
-        assert table(tmp_path / "errors.csv")[1][2] == "film 0\n=and it was good"
+        assert table(tmp_path / "errors.csv")[1][2] == "film 0\n'=and it was good"
 
     def test_several_labels(self, tmp_path):
         rows = rows_of([f"film {n}" for n in range(60)], several=True)
