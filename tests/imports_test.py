@@ -39,7 +39,7 @@ ALLOWED = {
     "training": GROUND | {"workdir"},
     "evaluation": GROUND | {"runtime", "bert", "text", "data"},
     "serving": GROUND | {"workdir", "bert", "evaluation", "text"},
-    "pages": GROUND,
+    "pages": GROUND | {"runtime"},
     "commands": GROUND
     | {
         "pages",

@@ -29,13 +29,19 @@ def advise(text: str | None) -> None:
         warn(text)
 
 
+def printable(text: str, *, spared: str = "") -> str:
+    """The text with what is not written as itself (controls, marks of direction, surrogates) as Python escapes it, but
+    for the spared characters."""
+    return "".join(one if one.isprintable() or one in spared else ascii(one)[1:-1] for one in text)
+
+
 def say(line: str) -> None:
     """Prints a line with words of the data in it.
 
     Control characters are spelt out, because a label must not steer the terminal; so are letters that the terminal's
     encoding does not have.
     """
-    shown = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
+    shown = printable(line)
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"  # a notebook's stream need not have one
     print(shown.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tf_finetune.config import ProblemType
-from tf_finetune.evaluation.outcomes import confidence, examples_loss, is_right
+from tf_finetune.evaluation.outcomes import examples_loss, is_right
 from tf_finetune.evaluation.reliability import reliability
 
 ONE, SEVERAL = ProblemType.SINGLE_LABEL_CLASSIFICATION, ProblemType.MULTI_LABEL_CLASSIFICATION
@@ -53,8 +53,3 @@ class TestOutcomes:
         np.testing.assert_allclose(found, [np.log(2)])
         found = examples_loss(np.array([[2.0]]), np.array([0.5], np.float32), ProblemType.REGRESSION)
         np.testing.assert_allclose(found, [2.25])
-
-    def test_confidence(self):
-        assert confidence(logits_of([[0.25, 0.75]]), ONE) == pytest.approx([0.75])
-        logits = np.log([[0.9 / 0.1, 0.3 / 0.7]])
-        assert confidence(logits, SEVERAL) == pytest.approx([0.7])

@@ -11,8 +11,8 @@ import numpy as np
 
 from tf_finetune import json_files, runtime, settings
 from tf_finetune.commands import measurements
-from tf_finetune.commands.evaluate import load_splits, warn_if_changed
-from tf_finetune.commands.measurements import Measured, held_out, main_metric, masks_of, scores_of
+from tf_finetune.commands.evaluate import held_out, load_splits, warn_if_changed
+from tf_finetune.commands.measurements import Measured, main_metric, masks_of, scores_of
 from tf_finetune.commands.restore import CHANGEABLE, load_classifier, trained_run
 from tf_finetune.config import ExperimentConfig, ProblemType
 from tf_finetune.errors import Found, InputError

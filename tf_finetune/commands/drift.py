@@ -11,7 +11,7 @@ from tf_finetune import json_files, runtime, settings
 from tf_finetune.commands import drift_words
 from tf_finetune.commands.check_data import UNCUT
 from tf_finetune.commands.drift_words import Compared, Property
-from tf_finetune.commands.evaluate import load_splits, warn_if_changed
+from tf_finetune.commands.evaluate import held_out, load_splits, warn_if_changed
 from tf_finetune.commands.predict import read_texts
 from tf_finetune.commands.restore import load_classifier, trained_run
 from tf_finetune.config import ExperimentConfig, ProblemType, Truncation
@@ -121,7 +121,7 @@ def _report(reference: str | Path, data: str | Path, config: ExperimentConfig | 
     trained = settings.load_json(run.config)  # whose columns the reference has, whichever the new texts have
     new = _new_texts(data, config)
     splits = load_splits(trained, checkpoint, run)
-    split = "test" if "test" in splits else "validation"
+    split = held_out(splits)
     _check_enough(splits[split], f"the {split} split of {run.path}")
     classifier = load_classifier(checkpoint, config)
     warn_if_changed(checkpoint, classifier, splits, counts=not trained.data.replay)

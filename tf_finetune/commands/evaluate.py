@@ -1,6 +1,7 @@
 """`tf-finetune evaluate`: how good the best checkpoint is on validation and test."""
 
 import dataclasses
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +106,11 @@ def _of_earlier_run(classifier: "Classifier", config: ExperimentConfig) -> dict[
     return {name: _measured(model, data.examples["test"].drawn(few, seed), now.source) for name, model, data in asked}
 
 
+def held_out(splits: Collection[str]) -> str:
+    """The split that says most of other texts."""
+    return "test" if "test" in splits else "validation"
+
+
 def load_splits(
     config: ExperimentConfig, checkpoint: Path, run: Workdir, *, slices: bool = False
 ) -> dict[str, sources.Examples]:
@@ -140,7 +146,7 @@ def compared_examples(config: ExperimentConfig, checkpoint: Path, run: Workdir) 
     """What an export and its checkpoint are both asked: those of test, else of validation, `export.compared_examples`
     at most; and which split it is."""
     splits = load_splits(config, checkpoint, run)
-    split = "test" if "test" in splits else "validation"
+    split = held_out(splits)
     few = config.export.compared_examples or len(splits[split])
     return splits[split].drawn(few, config.runtime.seed), split
 

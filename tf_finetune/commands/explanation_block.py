@@ -4,6 +4,8 @@ import itertools
 import math
 from typing import TYPE_CHECKING
 
+from tf_finetune import runtime
+
 if TYPE_CHECKING:
     from tf_finetune.evaluation.explanation import Attribution, Explanation
 
@@ -51,10 +53,4 @@ def _coloured(word: "Attribution", least: float) -> str:
 def printable(text: str) -> str:
     """Without anything that is not written as itself: controls, marks of direction, surrogates and the like become the
     escapes of Python's strings, and white space a space."""
-    return "".join(_printable(character) for character in text)
-
-
-def _printable(character: str) -> str:
-    if character.isspace():
-        return " "
-    return character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+    return runtime.printable("".join(" " if one.isspace() else one for one in text))

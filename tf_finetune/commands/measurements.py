@@ -1,7 +1,7 @@
 """What a report says of a model's answers to the examples of a split, as JSON-ready facts."""
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,14 +11,15 @@ from tf_finetune.evaluation import outcomes, slices
 from tf_finetune.evaluation.metric_intervals import metric_intervals
 from tf_finetune.evaluation.metrics import metrics_of, probabilities_of
 from tf_finetune.evaluation.reliability import reliability
+from tf_finetune.pages import figures
 
 if TYPE_CHECKING:
     from tf_finetune.data.examples import Examples
     from tf_finetune.evaluation.classifier import Classifier
 
-# Classes that have a curve of their own, points of a curve, classes that a confusion matrix shows, and confusions that
-# are listed in its place where there are more.
-MOST_CURVES, MOST_POINTS, MOST_CLASSES, MOST_CONFUSIONS = 4, 200, 30, 20
+# Points of a curve, classes that a confusion matrix shows, and confusions that are listed in its place where there are
+# more.
+MOST_POINTS, MOST_CLASSES, MOST_CONFUSIONS = 200, 30, 20
 
 MEANINGS = {
     ProblemType.SINGLE_LABEL_CLASSIFICATION: (
@@ -52,11 +53,6 @@ def of(classifier: "Classifier", examples: "Examples") -> Measured:
     """Asks the model."""
     tokenized = classifier.tokenize(examples)
     return Measured(examples, tokenized.lengths, tokenized.labels, classifier.logits_of(tokenized))
-
-
-def held_out(splits: Collection[str]) -> str:
-    """The split that says most of other texts."""
-    return "test" if "test" in splits else "validation"
 
 
 def main_metric(problem_type: ProblemType) -> str:
@@ -163,7 +159,7 @@ def _curves(measured: Measured, classifier: "Classifier") -> dict[str, Any] | No
     probabilities, names = probabilities_of(measured.logits, classifier.problem_type), classifier.label_names
     is_one_of_two = classifier.problem_type is ProblemType.SINGLE_LABEL_CLASSIFICATION and len(names) == 2
     classes = [k for k in ([1] if is_one_of_two else range(len(names))) if 0 < true[:, k].sum() < len(true)]
-    if not 0 < len(classes) <= MOST_CURVES:
+    if not 0 < len(classes) <= figures.MOST_CURVES:
         return None
     roc, pairs = [], []
     for k in classes:

@@ -8,7 +8,7 @@ from tf_finetune import json_files, runtime, settings
 from tf_finetune.commands import failures, measurements, report_facts
 from tf_finetune.commands.cross_validate import PREDICTIONS
 from tf_finetune.commands.description import label_names
-from tf_finetune.commands.evaluate import SPLITS, load_splits, warn_if_changed
+from tf_finetune.commands.evaluate import SPLITS, held_out, load_splits, warn_if_changed
 from tf_finetune.commands.model_card import evaluation_in, model_card
 from tf_finetune.commands.restore import load_classifier, trained_run
 from tf_finetune.config import ExperimentConfig, ProblemType
@@ -56,7 +56,7 @@ def report(
     classifier = load_classifier(folder, config)
     changed = warn_if_changed(folder, classifier, splits, counts=not config.data.replay)
     measured = {name: measurements.of(classifier, splits[name]) for name in SPLITS if name in splits}
-    name = measurements.held_out(measured)
+    name = held_out(measured)
     facts = {
         "run": report_facts.of_run(run, folder, config, classifier),
         "data": data,

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from tf_finetune import runtime, settings
 from tf_finetune.commands import check_data
+from tf_finetune.commands.evaluate import held_out
 from tf_finetune.commands.failures import MOST_EXAMPLES
-from tf_finetune.commands.measurements import held_out, main_metric
+from tf_finetune.commands.measurements import main_metric
 from tf_finetune.config import ExperimentConfig, ProblemType
 from tf_finetune.evaluation import overfitting
 from tf_finetune.workdir import Workdir, read_manifest

@@ -34,16 +34,3 @@ def examples_loss(logits: np.ndarray, labels: np.ndarray, problem_type: ProblemT
     if problem_type is ProblemType.MULTI_LABEL_CLASSIFICATION:
         return np.logaddexp(0.0, np.where(labels == 1, -logits, logits)).mean(axis=1)
     return np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(labels)), labels]
-
-
-def confidence(logits: np.ndarray, problem_type: ProblemType) -> np.ndarray:
-    """float64 (n,): the probability of the answer, of several labels that of the least sure yes or no.
-
-    Args:
-        logits: float (n, classes).
-        problem_type: not a regression.
-    """
-    probabilities = probabilities_of(logits, problem_type)
-    if problem_type is ProblemType.MULTI_LABEL_CLASSIFICATION:
-        return np.maximum(probabilities, 1 - probabilities).min(axis=1)
-    return probabilities.max(axis=1)

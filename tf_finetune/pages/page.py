@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tf_finetune import runtime
 from tf_finetune.pages import figures
 
 # Characters of a text, or of a piece of one that is explained, that the page shows; the JSON beside it has all.
@@ -32,7 +33,7 @@ def shown(text: object) -> str:
     """
     text = str(text)
     cut = text[:MOST_CHARACTERS]
-    visible = "".join(one if one.isprintable() or one in SPARED else ascii(one)[1:-1] for one in cut)
+    visible = runtime.printable(cut, spared=SPARED)
     return visible if cut == text else f"{visible} [...] ({len(text):,} characters)"
 
 
