@@ -122,18 +122,37 @@ def test_how_a_run_that_replaces_another_is_gone_on_with(is_begun, way_on):
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_to_a_forked_process_is_not_the_runs(number, capfd):
     stops = Stops()
+    reader, writer = os.pipe()
     with stops.watched(), stops.deferred():
         pid = os.fork()
         if not pid:
             try:
+                os.write(writer, b"\0")
                 time.sleep(60)
             finally:  # SIGINT raises
                 os._exit(3)
-        time.sleep(0.1)
+        os.read(reader, 1)
         os.kill(pid, number)
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         time.sleep(0.2)
+    os.close(reader), os.close(writer)
     assert status == (3 if number == signal.SIGINT else -signal.SIGTERM)
+    assert stops.asked_by is None
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_process_ended_while_it_is_being_forked_does_not_end_the_run(capfd):
+    stops = Stops()
+    with stops.watched(), stops.deferred():
+        for _ in range(5):
+            pid = os.fork()
+            if not pid:
+                time.sleep(10)
+                os._exit(3)
+            os.kill(pid, signal.SIGTERM)
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGTERM
+        time.sleep(0.2)
     assert stops.asked_by is None
     assert capfd.readouterr().err == ""
 

@@ -128,13 +128,27 @@ def _say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
+_mask: set[int] = set()
+
+
+def _hold() -> None:
+    """Before a fork: a signal to the forked process waits until it has forgotten the run."""
+    global _mask
+    _mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
+def _release() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _mask)
+
+
 def _forget() -> None:
     """In a forked process, which is not the run: gives the signals back, and does not tell the run of them."""
     for number, default in zip(SIGNALS, (signal.SIG_DFL, signal.default_int_handler), strict=True):
         if isinstance(getattr(signal.getsignal(number), "__self__", None), Stops):
             signal.signal(number, default)
             signal.set_wakeup_fd(-1)
+    _release()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+    os.register_at_fork(before=_hold, after_in_parent=_release, after_in_child=_forget)
