@@ -48,9 +48,22 @@ def report(
         InputError: no trained model there, its data cannot be read, or what is asked for beside it cannot be had.
     """
     folder, config = trained_run("report", workdir, config)
-    run, columns = Workdir(workdir), settings.slice_columns(config)
+    run = Workdir(workdir)
     axes = _axes(config, identity_terms, audit=audit)
     wrong_labels = _label_errors(out_of_fold, run, folder)
+    try:
+        facts, card = _measured(run, folder, config, axes, wrong_labels)
+        _write(run, facts, card)
+    finally:
+        _aside(run).unlink(missing_ok=True)
+    return facts
+
+
+def _measured(
+    run: Workdir, folder: Path, config: ExperimentConfig, axes: list[Axis] | None, wrong_labels: dict[str, Any] | None
+) -> tuple[dict[str, Any], str]:
+    """The facts, and the model card."""
+    columns, seed = settings.slice_columns(config), config.runtime.seed
     splits = load_splits(config, folder, run)
     data = report_facts.of_data(config, folder)
     classifier = load_classifier(folder, config)
@@ -61,24 +74,22 @@ def report(
         "run": report_facts.of_run(run, folder, config, classifier),
         "data": data,
         "training": report_facts.of_training(run, folder, config.train.best_metric),
-        "results": measurements.results(measured, classifier, seed=config.runtime.seed),
+        "results": measurements.results(measured, classifier, seed=seed),
         "slices": {"split": name, **failures.slice_tables(measured[name], classifier, columns)},
         "errors": {"split": name, **failures.errors(measured[name], classifier)},
-        "audit": failures.audit(measured[name], classifier, axes, columns, seed=config.runtime.seed) if audit else None,
+        "audit": None if axes is None else failures.audit(measured[name], classifier, axes, columns, seed=seed),
         "label_errors": wrong_labels,
     }
     facts["summary"] = report_facts.summary(facts, classifier.problem_type, changed=changed)
-    card = _card(facts, config, list(classifier.label_names), classifier.temperature)
-    _write(run, facts, card)
-    return facts
+    return facts, _card(facts, config, list(classifier.label_names), classifier.temperature)
 
 
-def _axes(config: ExperimentConfig, identity_terms: str | Path | None, *, audit: bool) -> list[Axis]:
-    """What an audit needs, found before anything is computed."""
+def _axes(config: ExperimentConfig, identity_terms: str | Path | None, *, audit: bool) -> list[Axis] | None:
+    """What an audit needs, found before anything is computed; None without one."""
     if not audit and identity_terms is not None:
         raise InputError("--identity_terms is for an audit", expected="--audit beside it", got=identity_terms)
     if not audit:
-        return []
+        return None
     if settings.slice_columns(config) and config.model.problem_type is not ProblemType.REGRESSION:
         groups.check_installed()
     return read_terms(PACKAGED, *([Path(identity_terms).expanduser()] if identity_terms is not None else []))
