@@ -1,6 +1,7 @@
 """Which devices train and on which backend: what was asked for, what it came to on this machine, and why."""
 
 import contextlib
+import contextvars
 import dataclasses
 import os
 import platform
@@ -53,6 +54,15 @@ class Devices:
     @contextlib.contextmanager
     def scope(self) -> Iterator[None]:
         """Models are built, compiled and trained inside of it."""
+        token = _at_work.set(self.replicas)
+        try:
+            with self._scope_of_keras():
+                yield
+        finally:
+            _at_work.reset(token)
+
+    @contextlib.contextmanager
+    def _scope_of_keras(self) -> Iterator[None]:
         if self.strategy is Strategy.DATA_PARALLEL:
             import keras
 
@@ -62,6 +72,14 @@ class Devices:
                 yield
         else:  # MIRRORED and TPU belong here
             yield
+
+
+_at_work = contextvars.ContextVar("_at_work", default=1)
+
+
+def replicas_at_work() -> int:
+    """How many devices share each batch within the scope that this is called in: the rows are a multiple of them."""
+    return _at_work.get()
 
 
 def choose(

@@ -143,7 +143,8 @@ def compile_classifier(
         # By its class: from the word alone Keras would make it within the first step, and trace that twice.
         metrics = [keras.metrics.SparseCategoricalAccuracy("accuracy")]
     # XLA compiles anew for every batch length, so only where these are few; on a CPU our own operations are faster.
-    with_xla = bool(config.train.num_shapes and devices.gpus() and config.train.accumulation_steps == 1)
+    few, whole = config.train.num_shapes and devices.gpus(), config.train.accumulation_steps == 1
+    with_xla = bool(few and whole) or devices.keras_backend() == "jax"
     loss = _loss(classifier, config.train.label_smoothing)
     classifier.model.compile(optimizer, loss, weighted_metrics=metrics, jit_compile=with_xla)
     if metrics:  # Keras makes the rest of them within the first step; those of a checkpoint want a place before
