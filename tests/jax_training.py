@@ -33,10 +33,18 @@ def plain(folder):
 
 
 def accumulated(folder):
-    """The same with mixed precision, and two pieces a batch."""
+    """An epoch of the same with mixed precision, and two pieces a batch."""
     config = plain(folder)
-    config.train.epochs, config.train.accumulation_steps = 2, 2
+    config.train.epochs, config.train.accumulation_steps = 1, 2
     config.runtime.precision = Precision.BFLOAT16
+    return config
+
+
+def in_pieces(folder):
+    """The first of the steps without mixed precision, in pieces that neither batch nor devices can be divided by."""
+    config = plain(folder)
+    config.train.accumulation_steps = 3
+    config.train.epochs = config.train.early_stopping_patience = 1
     return config
 
 
@@ -65,10 +73,11 @@ def main(folder):
     from tf_finetune.commands.export import export
     from tf_finetune.commands.train import train
 
-    for make in () if os.environ.get("QUICK") else (plain, accumulated):
+    for make in (plain, accumulated):
         for number in DEVICES:
             with first_devices(number):
                 train(make(folder), folder / f"{make.__name__}_{number}")
+    train(in_pieces(folder), folder / "in_pieces")
     train(recipe(folder), folder / "reference")
     for point in (("step", 4), ("saving", 2), ("validation", 1), ("step", 3)):
         with contextlib.suppress(faults.KilledError), contextlib.ExitStack() as patched:
@@ -85,5 +94,5 @@ def main(folder):
 
 
 if __name__ == "__main__":
-    os.environ["XLA_FLAGS"], os.environ["KERAS_BACKEND"] = FLAGS, "jax"
+    os.environ.update(XLA_FLAGS=FLAGS, JAX_PLATFORMS="cpu", KERAS_BACKEND="jax", TF_CPP_MIN_LOG_LEVEL="3")
     main(Path(sys.argv[1]))
