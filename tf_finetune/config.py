@@ -56,6 +56,24 @@ class Precision(enum.Enum):
     BFLOAT16 = "bfloat16"
 
 
+class Backend(enum.Enum):
+    """What Keras trains on; whatever trains, the results are the same files."""
+
+    AUTO = "auto"  # KERAS_BACKEND of the environment, else TensorFlow
+    TENSORFLOW = "tensorflow"
+    JAX = "jax"
+
+
+class Strategy(enum.Enum):
+    """How the rows of each batch are shared out among devices."""
+
+    AUTO = "auto"  # every GPU (TensorFlow), or every local device (JAX), where there are several; else one device
+    ONE_DEVICE = "one_device"
+    MIRRORED = "mirrored"  # TensorFlow: tf.distribute.MirroredStrategy
+    TPU = "tpu"  # TensorFlow: tf.distribute.TPUStrategy
+    DATA_PARALLEL = "data_parallel"  # JAX: keras.distribution.DataParallel
+
+
 @dataclasses.dataclass(slots=True)
 class ModelConfig:
     # A name on the Hugging Face hub (OWNER/NAME, or OWNER/NAME@REVISION), a folder in its layout, the workdir of a run,
@@ -144,9 +162,11 @@ class TrainConfig:
     # Tokens a training batch instead, padding included: as many texts of like length as fit; 0 means the most that
     # the free memory allows, -1 means batch_size.
     batch_tokens: int = -1
-    # Pieces that each batch is computed in, one after the other: less memory, the same gradient. Without XLA.
+    # Pieces that each batch is computed in, one after the other: less memory, the same gradient. On TensorFlow without
+    # XLA.
     accumulation_steps: int = 1
-    # Lengths that batches are padded to at most, for compilers that build anew for each; 0 means a batch's own longest.
+    # Lengths that batches are padded to at most, for compilers that build anew for each; 0 means a batch's own longest,
+    # and on JAX, which always compiles, 4 lengths.
     num_shapes: int = 0
     # Compute each block again in the backward pass instead of keeping its inside: far less memory, a third slower.
     gradient_checkpointing: bool = False
@@ -183,10 +203,15 @@ class RuntimeConfig:
     # Seeds the new head, dropout and the order of examples.
     seed: int = 42
     precision: Precision = Precision.AUTO
+    # What training runs on. What comes after it runs on TensorFlow, whatever this says.
+    backend: Backend = Backend.AUTO
+    # How training uses several devices. The batch sizes of `train` are those of all devices together.
+    strategy: Strategy = Strategy.AUTO
     # Use only operations that give the same bits every time, on GPUs too, where they are slower; a CPU's are in any
     # case, and other ones with this than without. How long steps wait for their input is not measured then.
     deterministic: bool = False
-    # Training on a CPU: operations compiled for this processor, where there is a C++ compiler; false: plain TensorFlow.
+    # Training on a CPU with TensorFlow: operations compiled for this processor, where there is a C++ compiler; false:
+    # plain TensorFlow.
     compiled: bool = True
 
 

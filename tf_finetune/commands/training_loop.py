@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tf_finetune import runtime
+from tf_finetune import devices, runtime
 from tf_finetune.bert.architecture import BertArchitecture
 from tf_finetune.bert.flops import step_flops
 from tf_finetune.commands import batch_memory
@@ -24,6 +24,7 @@ from tf_finetune.evaluation.classifier import Classifier
 from tf_finetune.evaluation.metrics import headline, metrics_of, score
 from tf_finetune.training import advice, checkpoints, state_arrays
 from tf_finetune.training.callbacks import AfterPrediction, FiniteMetrics, MetricsLog, Pause, Progress, RestoreMetrics
+from tf_finetune.training.callbacks_jax import FiniteMetricsInStep
 from tf_finetune.training.checkpoints import START_OVER, TrainingState
 from tf_finetune.training.cost import CostMeter, EpochWork
 from tf_finetune.training.optimizer import WarmupSchedule
@@ -100,10 +101,11 @@ class TrainingLoop:
         """Trains as far as a batch of the epoch, or until a checkpoint is due or a signal came."""
         state, train, model = self.state, self.tokenized["train"], self.classifier.model
         dataset, waited = batches(train, order, first=state.batch).take(stop - state.batch), None
-        if not runtime.is_deterministic():
+        if not devices.is_deterministic():
             dataset, waited = timed(dataset)
         kept = checkpoints.what_is_kept(self.run.checkpoints)
-        metrics = FiniteMetrics(
+        kind = FiniteMetricsInStep if devices.keras_backend() == "jax" else FiniteMetrics
+        metrics = kind(
             first_step=state.step,
             most=self.config.train.max_skipped_steps,
             way_on=f"{kept}; a lower learning rate may help, which is another run: {START_OVER}",
@@ -207,6 +209,7 @@ def training_order_of(examples: TokenizedExamples, config: ExperimentConfig, epo
         shapes=shapes,
         seed=config.runtime.seed,
         epoch=epoch,
+        rows_multiple_of=devices.replicas_at_work(),
     )
 
 
