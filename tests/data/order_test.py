@@ -205,6 +205,26 @@ def test_every_worker_and_epoch_together_see_each_example_once(
             assert (np.diff(share.starts) > 0).all()
 
 
+@pytest.mark.parametrize("replicas", [2, 8])
+@pytest.mark.parametrize("shapes", [None, (16, 64, 128)], ids=["windows", "shapes"])
+def test_batches_for_several_devices_are_those_of_one_filled_up(replicas, shapes):
+    lengths = realistic_lengths(501)
+
+    def orders(rows_multiple_of):
+        options = {"shapes": shapes, "rows_multiple_of": rows_multiple_of}
+        for budget in (None, 1000):
+            yield training_order(lengths, batch_size=13, batch_tokens=budget, seed=0, epoch=1, **options)
+        yield evaluation_order(lengths, batch_size=13, **options)
+
+    for plain, filled in zip(orders(1), orders(replicas), strict=True):
+        assert (plain.rows % replicas).any()
+        assert filled.rows.tolist() == (-(-plain.rows // replicas) * replicas).tolist()
+        assert filled.widths.tolist() == plain.widths.tolist()
+        for batch, expected in zip(batches_of(filled), batches_of(plain), strict=True):
+            assert batch[: len(expected)].tolist() == expected.tolist()
+            assert (batch[len(expected) :] == PADDING).all()
+
+
 class TestWork:
     ORDER = BatchOrder(examples=np.array([2, 0, 1, PADDING]), starts=np.array([0, 1, 4]), widths=np.array([5, 8]))
 

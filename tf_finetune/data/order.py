@@ -69,6 +69,7 @@ def training_order(
     epoch: int,
     batch_tokens: int | None = None,
     shapes: Sequence[int] | None = None,
+    rows_multiple_of: int = 1,
 ) -> BatchOrder:
     """Shuffled batches of texts of like length, drawn anew for each (seed, epoch).
 
@@ -84,6 +85,8 @@ def training_order(
             included; a text longer than that is a batch of its own.
         shapes: ascending lengths, the last at least the longest text's. Batches are drawn from all texts of the
             same shape (no windows), and all of a shape have the same rows, the last filled up with PADDING.
+        rows_multiple_of: devices that share each batch: it is filled up with PADDING to so many equal parts, also
+            beyond batch_tokens, so that the examples of a batch are the same on any number of devices.
     """
     lengths = np.asarray(lengths)
     random = np.random.default_rng([seed, epoch])
@@ -91,7 +94,7 @@ def training_order(
     if shapes is not None:
         batches, widths = _of_shapes(shuffled, lengths, shapes, batch_size=batch_size, batch_tokens=batch_tokens)
         drawn = random.permutation(len(batches))
-        return _joined([batches[i] for i in drawn], widths[drawn])
+        return _joined([batches[i] for i in drawn], widths[drawn], rows_multiple_of)
     window = WINDOW_BATCHES * (batch_size if batch_tokens is None else max(1, round(batch_tokens / lengths.mean())))
     ordered: list[np.ndarray] = []
     for start in window * random.permutation(-(-len(shuffled) // window)):
@@ -102,24 +105,29 @@ def training_order(
         else:
             batches = _within_budget(part, lengths, batch_tokens)
         ordered += [batches[i] for i in random.permutation(len(batches))]
-    return _joined(ordered, np.array([lengths[batch].max() for batch in ordered], dtype=np.int64))
+    widths = np.array([lengths[batch].max() for batch in ordered], dtype=np.int64)
+    return _joined(ordered, widths, rows_multiple_of)
 
 
-def evaluation_order(lengths: np.ndarray, *, batch_size: int, shapes: Sequence[int] | None = None) -> BatchOrder:
+def evaluation_order(
+    lengths: np.ndarray, *, batch_size: int, shapes: Sequence[int] | None = None, rows_multiple_of: int = 1
+) -> BatchOrder:
     """All examples sorted by length, longest first, so that running out of memory shows at once.
 
     Args:
         lengths: int [number of examples], tokens of each.
         batch_size: examples a batch; the remainder forms one smaller batch.
         shapes: as for `training_order`; the last batch of each shape is then filled up with PADDING.
+        rows_multiple_of: as for `training_order`.
     """
     lengths = np.asarray(lengths)
     ordered = np.argsort(-lengths, kind="stable")
     if shapes is not None:
         batches, widths = _of_shapes(ordered, lengths, shapes, batch_size=batch_size, batch_tokens=None)
-        return _joined(batches[::-1], widths[::-1])
+        return _joined(batches[::-1], widths[::-1], rows_multiple_of)
     batches = [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
-    return _joined(batches, np.array([lengths[batch[0]] for batch in batches], dtype=np.int64))
+    widths = np.array([lengths[batch[0]] for batch in batches], dtype=np.int64)
+    return _joined(batches, widths, rows_multiple_of)
 
 
 def shape_set(lengths: np.ndarray, *, num_shapes: int, longest: int, multiple_of: int = 8) -> tuple[int, ...]:
@@ -201,6 +209,7 @@ def _filled(examples: np.ndarray, rows: int) -> np.ndarray:
     return np.concatenate([examples, np.full(rows - len(examples), PADDING)])
 
 
-def _joined(batches: list[np.ndarray], widths: np.ndarray) -> BatchOrder:
+def _joined(batches: list[np.ndarray], widths: np.ndarray, rows_multiple_of: int = 1) -> BatchOrder:
+    batches = [_filled(batch, -(-len(batch) // rows_multiple_of) * rows_multiple_of) for batch in batches]
     starts = np.concatenate([[0], np.cumsum([len(batch) for batch in batches])])
     return BatchOrder(examples=np.concatenate(batches), starts=starts, widths=widths)
