@@ -76,7 +76,7 @@ class Dropout(layers.Dropout):
 
     def draw(self, training: bool | None):
         """Two integers that say what to drop; None where nothing is dropped."""
-        return self.seed_generator.next() if training and self.rate else None
+        return kernels.seed_of_replica(self.seed_generator.next()) if training and self.rate else None
 
     def call(self, inputs, training=None):
         seed = self.draw(training)
