@@ -17,7 +17,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np  # noqa: E402
 from recipes import CONFIG, settings_of  # noqa: E402
 
-from tf_finetune import pretrained, runtime, settings  # noqa: E402
+from tf_finetune import devices, pretrained, runtime, settings  # noqa: E402
 from tf_finetune.commands import model_setup  # noqa: E402
 from tf_finetune.config import ExperimentConfig  # noqa: E402
 from tf_finetune.data.sources import Splits  # noqa: E402
@@ -71,7 +71,7 @@ def seconds(step) -> float:
 def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 7
     compiled.use(True)
-    policy = runtime.training_policy(settings.load(CONFIG).runtime.precision)
+    policy = devices.training_policy(settings.load(CONFIG).runtime.precision)
     with runtime.precision_policy(policy):
         steps = {part: stepper(config_of(part)) for part in PARTS}
     print(f"{policy}, operations {compiled.state()}", file=sys.stderr)

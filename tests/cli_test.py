@@ -310,7 +310,7 @@ def test_another_backend_is_refused(monkeypatch, capsys):
     monkeypatch.setenv("KERAS_BACKEND", "torch")
     write("mine.csv", TABLE)
     assert cli.main(["tf-finetune", *MINE]) == 2
-    assert "expected KERAS_BACKEND=tensorflow or unset, got KERAS_BACKEND=torch" in capsys.readouterr().err
+    assert "expected KERAS_BACKEND=tensorflow, jax or unset, got KERAS_BACKEND=torch" in capsys.readouterr().err
 
 
 def test_a_file_in_the_place_of_the_workdir(capsys, packaged_checkpoint):

@@ -1,17 +1,12 @@
-"""What was asked for, and what it resolves to."""
+"""What a run says, and in what models are built."""
 
 import contextlib
 import io
-import json
-import os
-import platform
-import time
 
 import keras
 import pytest
 
 from tf_finetune import runtime
-from tf_finetune.config import Precision
 
 
 def test_the_policy_ends_with_the_block():
@@ -19,25 +14,6 @@ def test_the_policy_ends_with_the_block():
     with runtime.precision_policy("mixed_bfloat16"):
         assert keras.config.dtype_policy().name == "mixed_bfloat16"
     assert keras.config.dtype_policy().name == before
-
-
-@pytest.mark.parametrize(("native", "policy"), [(True, "mixed_bfloat16"), (False, "float32")])
-def test_auto_follows_the_processor(native, policy, monkeypatch):
-    monkeypatch.setattr(runtime, "has_native_bfloat16", lambda: native)
-    assert runtime.training_policy(Precision.AUTO) == policy
-
-
-def test_an_explicit_precision_does_not_ask_the_processor(monkeypatch):
-    monkeypatch.setattr(runtime, "has_native_bfloat16", lambda: pytest.fail("asked"))
-    assert runtime.training_policy(Precision.FLOAT32) == "float32"
-    assert runtime.training_policy(Precision.BFLOAT16) == "mixed_bfloat16"
-
-
-def test_the_description_names_versions_and_precision():
-    described = runtime.describe("float32")
-    assert keras.__version__ in described
-    assert "float32" in described
-    assert "(tensorflow)" in described
 
 
 @pytest.mark.parametrize(("encoding", "printed"), [("ascii", "caf\\xe9"), ("latin-1", "café"), ("utf-8", "café")])
@@ -52,36 +28,3 @@ def test_words_of_the_data_are_printed_where_no_encoding_is_known():
     with contextlib.redirect_stdout(io.StringIO()) as stream:
         runtime.say("café")
     assert stream.getvalue() == "café\n"
-
-
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_matrix_rate_is_that_of_the_device_and_takes_no_time(dtype):
-    runtime.matrix_rate(dtype, hidden_size=8, intermediate_size=32)
-    began = time.perf_counter()
-    rate = runtime.matrix_rate(dtype, hidden_size=64, intermediate_size=256)
-    assert time.perf_counter() - began < 1.0
-    assert 1e6 < rate < 1e16
-
-
-def test_the_matrix_rate_leaves_the_random_numbers_as_they_are():
-    drawn = []
-    for measure in (False, True):
-        keras.utils.set_random_seed(0)
-        if measure:
-            runtime.matrix_rate("float32", hidden_size=8, intermediate_size=32)
-        drawn.append(float(keras.random.normal(())))
-    assert drawn[0] == drawn[1]
-
-
-def test_the_surroundings_are_this_machine_and_these_versions(monkeypatch):
-    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
-    found = runtime.surroundings("mixed_bfloat16")
-    assert found["keras"] == keras.__version__
-    assert found["python"] == platform.python_version()
-    assert found["cores"] == found["threads"] == len(os.sched_getaffinity(0))
-    assert found["gpus"] == "none"
-    assert found["precision"] == "mixed_bfloat16"
-    assert found["processor"]
-    assert json.loads(json.dumps(found)) == found
-    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "3")
-    assert runtime.surroundings("float32")["threads"] == 3

@@ -9,8 +9,12 @@ from collections.abc import Iterable, Sequence
 
 from absl import flags
 
-from tf_finetune import command_flags, runtime, settings
+from tf_finetune import command_flags, devices, settings
+from tf_finetune.config import Backend
 from tf_finetune.errors import FOUND_STATUS, INTERRUPTED_STATUS, Found, InputError, Interrupted, RunError
+
+# The commands that runtime.backend is for; the others run on TensorFlow.
+TRAINING = ("train", "cross-validate", "find-learning-rate", "sweep")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,7 +64,7 @@ def _run(argv: list[str]) -> int:
     positional = values(argv)[2:]
     command_flags.check(command, values, positional)
     settings.validated(values.config)  # before TensorFlow is imported: a wrong value is answered at once
-    _prepare_environment()
+    _prepare_environment(values.config.runtime.backend if command in TRAINING else Backend.TENSORFLOW)
     _call(command, values, positional)
     return 0
 
@@ -70,10 +74,9 @@ def _utf8(argument: str) -> str:
     return argument.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _prepare_environment() -> None:
+def _prepare_environment(backend: Backend) -> None:
     """Before TensorFlow and Keras are imported: what they read from the environment."""
-    runtime.check_backend()
-    os.environ["KERAS_BACKEND"] = "tensorflow"  # a Keras configuration file in the home folder may say otherwise
+    devices.check_backend(backend)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it announces that PyTorch is missing
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it calls a second model in one process a mistake

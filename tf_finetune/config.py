@@ -56,6 +56,24 @@ class Precision(enum.Enum):
     BFLOAT16 = "bfloat16"
 
 
+class Backend(enum.Enum):
+    """What Keras trains on; whatever trains, the results are the same files."""
+
+    AUTO = "auto"  # KERAS_BACKEND of the environment, else TensorFlow
+    TENSORFLOW = "tensorflow"
+    JAX = "jax"
+
+
+class Strategy(enum.Enum):
+    """How the rows of each batch are shared out among devices."""
+
+    AUTO = "auto"  # every GPU (TensorFlow), or every local device (JAX), where there are several; else one device
+    ONE_DEVICE = "one_device"
+    MIRRORED = "mirrored"  # TensorFlow: tf.distribute.MirroredStrategy
+    TPU = "tpu"  # TensorFlow: tf.distribute.TPUStrategy
+    DATA_PARALLEL = "data_parallel"  # JAX: keras.distribution.DataParallel
+
+
 @dataclasses.dataclass(slots=True)
 class ModelConfig:
     # A name on the Hugging Face hub (OWNER/NAME, or OWNER/NAME@REVISION), a folder in its layout, the workdir of a run,
@@ -183,6 +201,10 @@ class RuntimeConfig:
     # Seeds the new head, dropout and the order of examples.
     seed: int = 42
     precision: Precision = Precision.AUTO
+    # What training runs on. What comes after it runs on TensorFlow, whatever this says.
+    backend: Backend = Backend.AUTO
+    # How training uses several devices. The batch sizes of `train` are those of all devices together.
+    strategy: Strategy = Strategy.AUTO
     # Use only operations that give the same bits every time, on GPUs too, where they are slower; a CPU's are in any
     # case, and other ones with this than without. How long steps wait for their input is not measured then.
     deterministic: bool = False

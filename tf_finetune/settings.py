@@ -12,10 +12,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tf_finetune.config import ExperimentConfig, LoraTargets
+from tf_finetune.config import Backend, ExperimentConfig, LoraTargets, Strategy
 from tf_finetune.errors import InputError
 from tf_finetune.readers.rows import Columns
 
+# The strategies that one backend alone has.
+OF_TENSORFLOW, OF_JAX = (Strategy.MIRRORED, Strategy.TPU), (Strategy.DATA_PARALLEL,)
 _RATE_OR_THEIRS = ("-1 (the checkpoint's), or at least 0 and below 1", lambda value: value == -1 or 0 <= value < 1)
 # (field, the values it may take in words, the test)
 _LIMITS = (
@@ -74,6 +76,16 @@ _BESIDE = (
         "model.reinit_layers",
         "0 beside model.lora_rank, as fresh blocks would stay random",
         lambda v: not (v["model.lora_rank"] and v["model.reinit_layers"]),
+    ),
+    (
+        "runtime.strategy",
+        "auto, one_device or data_parallel beside runtime.backend=jax",
+        lambda v: v["runtime.backend"] is not Backend.JAX or v["runtime.strategy"] not in OF_TENSORFLOW,
+    ),
+    (
+        "runtime.strategy",
+        "auto, one_device, mirrored or tpu beside runtime.backend=tensorflow",
+        lambda v: v["runtime.backend"] is not Backend.TENSORFLOW or v["runtime.strategy"] not in OF_JAX,
     ),
 )
 

@@ -303,10 +303,10 @@ class TestAnotherRun:
             train(config, halfway)
 
     def test_other_surroundings_are_warned_of(self, config, halfway, capsys, monkeypatch):
-        from tf_finetune import runtime
+        from tf_finetune import devices
 
-        found = runtime.surroundings("float32")
-        monkeypatch.setattr(runtime, "surroundings", lambda policy: found | {"cores": 64})
+        found = devices.surroundings("float32")
+        monkeypatch.setattr(devices, "surroundings", lambda policy: found | {"cores": 64})
         train(config, halfway)
         assert f"warning: cores was {found['cores']} and is 64: the last bits of the weights" in capsys.readouterr().err
 

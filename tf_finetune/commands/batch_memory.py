@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from tf_finetune import runtime
+from tf_finetune import devices, runtime
 from tf_finetune.bert.architecture import BertArchitecture
 from tf_finetune.bert.memory import StepMemory, step_memory
 from tf_finetune.config import ExperimentConfig
@@ -52,7 +52,7 @@ def with_budget(
     """
     if config.train.batch_tokens != 0:
         return config
-    free = free_memory.of_gpu() if runtime.gpus() else free_memory.of_machine()
+    free = free_memory.of_gpu() if devices.gpus() else free_memory.of_machine()
     if free is None:
         raise _unknown("this device does not say how much memory is free")
     tokens = _largest_budget(config, lengths, _step_memory(config, architecture, trained_weights), free)
@@ -76,7 +76,7 @@ def warn_of_too_large(
         architecture: of the model, which is loaded already.
         trained_weights: numbers in the weights that are trained; None means all.
     """
-    free = None if runtime.gpus() else free_memory.of_machine()
+    free = None if devices.gpus() else free_memory.of_machine()
     texts, length = _largest_batch(config, lengths)
     memory = _step_memory(config, architecture, trained_weights)
     needed = memory.of_batch(math.ceil(texts / config.train.accumulation_steps), length)
@@ -134,7 +134,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 def _step_memory(
     config: ExperimentConfig, architecture: BertArchitecture, trained_weights: int | None = None
 ) -> StepMemory:
-    is_bfloat16 = runtime.training_policy(config.runtime.precision) == "mixed_bfloat16"
+    is_bfloat16 = devices.training_policy(config.runtime.precision) == "mixed_bfloat16"
     return step_memory(
         architecture,
         activation_bytes=2 if is_bfloat16 else 4,

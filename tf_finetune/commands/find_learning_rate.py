@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_finetune import json_files, runtime, settings
+from tf_finetune import devices, json_files, runtime, settings
 from tf_finetune.commands import batch_memory
 from tf_finetune.commands.inputs import gather
 from tf_finetune.config import ExperimentConfig
@@ -37,7 +37,7 @@ def find_learning_rate(config: ExperimentConfig, workdir: str | Path) -> dict[st
         InputError: as `train` does.
         RunError: too little memory, a loss that is not finite at once, or one that never falls.
     """
-    runtime.check_backend()
+    devices.check_backend(config.runtime.backend)
     folder = Workdir(workdir)
     with folder.locked():
         inputs = gather(settings.validated(config))
@@ -71,6 +71,14 @@ def suggestion(rates: list[float], smoothed: list[float]) -> float | None:
 
 def _losses(inputs) -> tuple[list[float], list[float]]:
     """Learning rates and losses by step, until the loss diverges."""
+    from tf_finetune.commands.fit import set_up
+
+    trained_on = set_up(inputs.config)
+    with trained_on.scope():
+        return _losses_on(inputs, trained_on)
+
+
+def _losses_on(inputs, trained_on: devices.Devices) -> tuple[list[float], list[float]]:
     from tf_finetune.commands.fit import prepared, with_budget
     from tf_finetune.commands.model_setup import compile_classifier
     from tf_finetune.commands.training_loop import no_room, training_order_of
@@ -78,7 +86,7 @@ def _losses(inputs) -> tuple[list[float], list[float]]:
     from tf_finetune.training.callbacks import BatchLosses
     from tf_finetune.training.checkpoints import TrainingState
 
-    classifier, tokenized, _ = prepared(inputs)
+    classifier, tokenized = prepared(inputs, trained_on)
     train = tokenized["train"]
     chosen = with_budget(inputs.config, TrainingState(), train.lengths, classifier.model)
     whole_range = {"optimizer.learning_rate": HIGHEST, "optimizer.warmup_steps": 0, "optimizer.warmup_proportion": 0.0}

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tf_finetune import runtime, settings
+from tf_finetune import devices, runtime, settings
 from tf_finetune.bert.model import TFBertForSequenceClassification
 from tf_finetune.commands import batch_memory, resume
 from tf_finetune.commands.inputs import Inputs
@@ -26,6 +26,7 @@ from tf_finetune.commands.training_loop import TrainingLoop, training_order_of, 
 from tf_finetune.config import ClassWeights, ExperimentConfig, ProblemType
 from tf_finetune.data import sources
 from tf_finetune.data.tokenized import TokenizedExamples
+from tf_finetune.devices import Devices
 from tf_finetune.errors import InputError
 from tf_finetune.evaluation.classifier import Classifier
 from tf_finetune.native import compiled
@@ -53,9 +54,17 @@ def fit(inputs: Inputs, run: Workdir, stops: Stops, *, num_train_steps: int | No
     Returns:
         The content of best.json.
     """
+    chosen = set_up(inputs.config)
+    with chosen.scope():
+        return _fit(inputs, run, stops, chosen, num_train_steps)
+
+
+def _fit(
+    inputs: Inputs, run: Workdir, stops: Stops, trained_on: Devices, num_train_steps: int | None
+) -> dict[str, Any]:
     config, earlier = inputs.config, inputs.earlier
-    classifier, tokenized, policy = prepared(inputs)
-    facts = _facts(config, tokenized, inputs.splits, policy)
+    classifier, tokenized = prepared(inputs, trained_on)
+    facts = _facts(config, tokenized, inputs.splits, trained_on)
     state = resume.beginning(earlier, facts["data"], source=config.data.source)
     chosen = with_budget(config, state, tokenized["train"].lengths, classifier.model)
     if num_train_steps is None:
@@ -66,7 +75,7 @@ def fit(inputs: Inputs, run: Workdir, stops: Stops, *, num_train_steps: int | No
     shown, log = _shown(inputs.splits, config), MetricsLog(run.metrics, run.tensorboard)
     began = time.perf_counter()
     untrained = None if earlier else _first_look(classifier, tokenized["validation"], shown)
-    meter = _cost_meter(classifier, policy, config, seconds_between=time.perf_counter() - began)
+    meter = _cost_meter(classifier, trained_on, config, seconds_between=time.perf_counter() - began)
     metrics = _restored(classifier.model, earlier.checkpoint) if earlier else {}
     with stops.deferred():
         _open(run, log, config, earlier, untrained, facts)
@@ -92,14 +101,14 @@ def fit(inputs: Inputs, run: Workdir, stops: Stops, *, num_train_steps: int | No
     return best
 
 
-def prepared(inputs: Inputs) -> tuple[Classifier, dict[str, TokenizedExamples], str]:
-    """The model to be trained, the examples of each split as tokens, and the policy of precision; says what they are.
+def prepared(inputs: Inputs, trained_on: Devices) -> tuple[Classifier, dict[str, TokenizedExamples]]:
+    """The model to be trained, and the examples of each split as tokens; says what they are. To be called within the
+    scope of the devices.
 
     The training examples have their weights, and those that are replayed are among them.
     """
     config = inputs.config
-    policy = _set_up(config)
-    with runtime.precision_policy(policy):
+    with runtime.precision_policy(trained_on.policy):
         classifier = build_classifier(config, inputs.splits, inputs.checkpoint)
         choose_weights(classifier.model, config, goes_on=inputs.earlier is not None)
     tokenized = {name: classifier.tokenize(examples) for name, examples in inputs.splits.examples.items()}
@@ -108,18 +117,19 @@ def prepared(inputs: Inputs) -> tuple[Classifier, dict[str, TokenizedExamples], 
         tokenized["train"] = tokenized["train"].joined(classifier.tokenize(inputs.replayed))
     tokenized["train"] = weighted(tokenized["train"], config, len(inputs.splits.label_names))
     _describe_data(tokenized, inputs.splits, config)
-    return classifier, tokenized, policy
+    return classifier, tokenized
 
 
-def _set_up(config: ExperimentConfig) -> str:
-    """Seeds, operations and the policy of precision, which is returned; says what they are."""
+def set_up(config: ExperimentConfig) -> Devices:
+    """Seeds, operations and the devices, which are returned; says what they are."""
     if config.runtime.deterministic:
-        runtime.use_deterministic_operations()
+        devices.use_deterministic_operations()
     keras.utils.set_random_seed(config.runtime.seed)
-    policy = runtime.training_policy(config.runtime.precision)
-    compiled.use(config.runtime.compiled)
-    print(f"runtime: {runtime.describe(policy)}; operations {compiled.state()}", flush=True)
-    return policy
+    asked = config.runtime
+    chosen = devices.choose(backend=asked.backend, strategy=asked.strategy, precision=asked.precision)
+    compiled.use(asked.compiled)
+    print(f"runtime: {devices.describe(chosen.policy)}; operations {compiled.state()}", flush=True)
+    return chosen
 
 
 def _first_look(
@@ -163,7 +173,7 @@ def _restored(model: keras.Model, checkpoint: Path) -> dict[str, np.ndarray]:
 
 
 def _facts(
-    config: ExperimentConfig, tokenized: dict[str, TokenizedExamples], splits: sources.Splits, policy: str
+    config: ExperimentConfig, tokenized: dict[str, TokenizedExamples], splits: sources.Splits, trained_on: Devices
 ) -> dict[str, Any]:
     """What a checkpoint's manifest says of where its weights come from."""
     fields = settings.to_dict(config)
@@ -177,7 +187,11 @@ def _facts(
             "labels": {"kind": splits.problem_type.value, "names": list(splits.label_names)},
             **{name: {"examples": len(one), "sha256": one.digest()} for name, one in used.items()},
         },
-        "surroundings": {**runtime.surroundings(policy), "operations": compiled.state()},
+        "surroundings": {
+            **devices.surroundings(trained_on.policy),
+            **trained_on.facts,
+            "operations": compiled.state(),
+        },
         "command": shlex.join(sys.argv),
     }
 
@@ -234,13 +248,16 @@ def _shown(splits: sources.Splits, config: ExperimentConfig) -> tuple[Sequence[s
     return list(validation.texts[:2]), None if validation.text_pairs is None else list(validation.text_pairs[:2])
 
 
-def _cost_meter(classifier: Classifier, policy: str, config: ExperimentConfig, *, seconds_between: float) -> CostMeter:
+def _cost_meter(
+    classifier: Classifier, trained_on: Devices, config: ExperimentConfig, *, seconds_between: float
+) -> CostMeter:
     sizes = classifier.model.architecture
-    rate = runtime.matrix_rate(
-        keras.DTypePolicy(policy).compute_dtype,
+    rate = devices.matrix_rate(
+        keras.DTypePolicy(trained_on.policy).compute_dtype,
         hidden_size=sizes.hidden_size,
         intermediate_size=sizes.intermediate_size,
     )
+    rate *= trained_on.replicas
     return CostMeter(epochs=config.train.epochs, matrix_rate=rate, seconds_between=seconds_between)
 
 

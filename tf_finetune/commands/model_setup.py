@@ -6,7 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tf_finetune import runtime, settings
+from tf_finetune import devices, runtime, settings
 from tf_finetune.bert import tiny
 from tf_finetune.bert.architecture import BertArchitecture
 from tf_finetune.bert.layers import LORA_TARGETS
@@ -143,7 +143,7 @@ def compile_classifier(
         # By its class: from the word alone Keras would make it within the first step, and trace that twice.
         metrics = [keras.metrics.SparseCategoricalAccuracy("accuracy")]
     # XLA compiles anew for every batch length, so only where these are few; on a CPU our own operations are faster.
-    with_xla = bool(config.train.num_shapes and runtime.gpus() and config.train.accumulation_steps == 1)
+    with_xla = bool(config.train.num_shapes and devices.gpus() and config.train.accumulation_steps == 1)
     loss = _loss(classifier, config.train.label_smoothing)
     classifier.model.compile(optimizer, loss, weighted_metrics=metrics, jit_compile=with_xla)
     if metrics:  # Keras makes the rest of them within the first step; those of a checkpoint want a place before

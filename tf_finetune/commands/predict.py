@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tf_finetune import runtime
+from tf_finetune import devices, runtime
 from tf_finetune.commands.restore import load_classifier, trained_run
 from tf_finetune.config import ExperimentConfig
 from tf_finetune.data import sources
@@ -104,7 +104,7 @@ def takes_pairs(saved_model: str | Path) -> bool:
 
 def _exported(folder: Path) -> "Exported":
     runtime.import_tensorflow_quietly()
-    runtime.disable_reduced_float32()
+    devices.disable_reduced_float32()
     from tf_finetune.serving.exported import Exported
 
     return Exported(folder)

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tf_finetune import runtime, settings
+from tf_finetune import devices, runtime, settings
 from tf_finetune.config import ExperimentConfig
 from tf_finetune.data import sources
 from tf_finetune.errors import InputError
@@ -101,7 +101,7 @@ def load_classifier(folder: Path, config: ExperimentConfig) -> "Classifier":
     """The checkpoint in a folder, in float32 and ready to answer."""
     runtime.import_tensorflow_quietly()
     if config.runtime.deterministic:
-        runtime.use_deterministic_operations()
+        devices.use_deterministic_operations()
     from tf_finetune.evaluation.classifier import Classifier
 
     options = settings.classifier_options(config)

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from tf_finetune import runtime, settings
+from tf_finetune import devices, runtime, settings
 from tf_finetune.commands.restore import with_places_of
 from tf_finetune.config import ExperimentConfig
 from tf_finetune.errors import InputError
@@ -27,6 +27,8 @@ CHANGEABLE = (
     "export.onnx",
     "export.compared_examples",
 )
+# What runs had of which they kept nothing.
+FORMERLY = {"backend": "tensorflow", "strategy": "one_device", "replicas": 1}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +64,7 @@ def earlier_run(config: ExperimentConfig, run: Workdir) -> EarlierRun | None:
     if found is None:
         raise InputError("no checkpoint is whole", where=run.checkpoints, expected=START_OVER)
     folder, state, manifest = found
+    _check_backend(manifest.get("surroundings", {}), config, run)
     before = settings.from_dict(manifest.get("config"), where=folder / MANIFEST)
     config = with_places_of(before, config)
     _check_changes(before, config, run)
@@ -152,9 +155,17 @@ def say_what_changed(earlier: EarlierRun, surroundings: dict[str, Any]) -> None:
             flush=True,
         )
     for name in surroundings:
-        before, now = earlier.surroundings.get(name), surroundings[name]
+        before, now = earlier.surroundings.get(name, FORMERLY.get(name)), surroundings[name]
         if before != now:
             runtime.warn(f"{name} was {before} and is {now}: the last bits of the weights may differ for it")
+
+
+def _check_backend(surroundings: dict[str, Any], config: ExperimentConfig, run: Workdir) -> None:
+    """Batches and their dropout are others on another backend."""
+    before, now = surroundings.get("backend", FORMERLY["backend"]), devices.check_backend(config.runtime.backend)
+    if before != now:
+        expected = f"--config.runtime.backend={before}; {START_OVER}"
+        raise InputError("the run began on another backend", where=run.path, expected=expected, got=now)
 
 
 def _check_changes(before: ExperimentConfig, config: ExperimentConfig, run: Workdir) -> None:

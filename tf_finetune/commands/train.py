@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from tf_finetune import runtime, settings
+from tf_finetune import devices, runtime, settings
 from tf_finetune.commands import continual, resume
 from tf_finetune.commands.inputs import gather
 from tf_finetune.config import ExperimentConfig
@@ -35,7 +35,7 @@ def train(
         RunError: loss or gradient are not finite, or there is too little memory or disk.
         Interrupted: by SIGTERM or Ctrl-C; what was done is kept.
     """
-    runtime.check_backend()
+    devices.check_backend(config.runtime.backend)
     config = settings.validated(config)
     run, stops = Workdir(workdir), Stops(is_process=is_process, replaces=restart)
     with stops.watched(), run.locked():

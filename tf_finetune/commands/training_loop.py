@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tf_finetune import runtime
+from tf_finetune import devices, runtime
 from tf_finetune.bert.architecture import BertArchitecture
 from tf_finetune.bert.flops import step_flops
 from tf_finetune.commands import batch_memory
@@ -100,7 +100,7 @@ class TrainingLoop:
         """Trains as far as a batch of the epoch, or until a checkpoint is due or a signal came."""
         state, train, model = self.state, self.tokenized["train"], self.classifier.model
         dataset, waited = batches(train, order, first=state.batch).take(stop - state.batch), None
-        if not runtime.is_deterministic():
+        if not devices.is_deterministic():
             dataset, waited = timed(dataset)
         kept = checkpoints.what_is_kept(self.run.checkpoints)
         metrics = FiniteMetrics(

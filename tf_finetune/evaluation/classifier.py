@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from tf_finetune import runtime
+from tf_finetune import devices, runtime
 from tf_finetune.bert.model import TFBertForSequenceClassification
 from tf_finetune.config import ProblemType, Truncation
 from tf_finetune.data.cache import key_of
@@ -63,7 +63,7 @@ class Classifier:
                 made of the model is calibrated, too.
             **options: of the constructor.
         """
-        runtime.disable_reduced_float32()
+        devices.disable_reduced_float32()
         with runtime.precision_policy("float32"):
             model = TFBertForSequenceClassification.from_pretrained(folder)
         if temperature != 1:

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-from tf_finetune import packages, runtime
+from tf_finetune import devices, packages, runtime
 
 SOURCES = Path(__file__).parent
 # Without the first two a compiler must expect that somebody looks at errno and at traps after each function.
@@ -75,7 +75,7 @@ def why_not() -> str:
     """Why there are no compiled operations; nothing where there are."""
     if sys.platform != "linux":
         return "only on Linux"
-    if runtime.gpus():
+    if devices.gpus():
         return "a GPU trains"
     return "" if _compiler() else "no C++ compiler"
 
