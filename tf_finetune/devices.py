@@ -1,6 +1,7 @@
 """Which devices train and on which backend: what was asked for, what it came to on this machine, and why."""
 
 import contextlib
+import contextvars
 import dataclasses
 import os
 import platform
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
+from tf_finetune import tf_strategies
 from tf_finetune.config import Backend, Precision, Strategy
 from tf_finetune.errors import InputError
 
@@ -53,6 +55,15 @@ class Devices:
     @contextlib.contextmanager
     def scope(self) -> Iterator[None]:
         """Models are built, compiled and trained inside of it."""
+        token = _at_work.set(self.replicas)
+        try:
+            with self._scope_of_keras():
+                yield
+        finally:
+            _at_work.reset(token)
+
+    @contextlib.contextmanager
+    def _scope_of_keras(self) -> Iterator[None]:
         if self.strategy is Strategy.DATA_PARALLEL:
             import keras
 
@@ -60,8 +71,22 @@ class Devices:
             # Every process makes its own share of each batch (`data.order.shard`).
             with keras.distribution.DataParallel(device_mesh=mesh, auto_shard_dataset=False).scope():
                 yield
-        else:  # MIRRORED and TPU belong here
+        elif self.strategy is Strategy.MIRRORED:
+            with tf_strategies.mirrored(self.names):
+                yield
+        elif self.strategy is Strategy.TPU:
+            with tf_strategies.tpu():
+                yield
+        else:
             yield
+
+
+_at_work = contextvars.ContextVar("_at_work", default=1)
+
+
+def replicas_at_work() -> int:
+    """How many devices share each batch within the scope that this is called in: the rows are a multiple of them."""
+    return _at_work.get()
 
 
 def choose(
@@ -104,14 +129,19 @@ def _on_tensorflow(strategy: Strategy) -> tuple[tuple[str, ...], Strategy, dict[
     """Names, strategy and reasons."""
     if strategy is Strategy.DATA_PARALLEL:
         _refuse(strategy, "auto, one_device, mirrored or tpu on TensorFlow")
-    if strategy in (Strategy.MIRRORED, Strategy.TPU):
-        _refuse(strategy, "auto or one_device")
+    if strategy is Strategy.TPU:
+        names = tf_strategies.for_tpu()
+        return names, strategy, {"devices": f"a TPU of {len(names)} cores", "strategy": "as runtime.strategy says"}
     found = gpus()
-    why = {
-        "devices": ", ".join(device_name(one) for one in found) or "TensorFlow sees no GPU",
-        "strategy": "as runtime.strategy says" if strategy is Strategy.ONE_DEVICE else "there is one device",
-    }
-    return (f"{kind()}:0",), Strategy.ONE_DEVICE, why
+    why = {"devices": ", ".join(device_name(one) for one in found) or "TensorFlow sees no GPU"}
+    if strategy is Strategy.MIRRORED or (strategy is Strategy.AUTO and len(found) > 1):
+        names = tf_strategies.for_mirrored()
+        reason = "as runtime.strategy says" if strategy is Strategy.MIRRORED else f"there are {len(found)} GPUs"
+        if len(names) == 1:
+            reason += ", with one replica: there is one device"
+        return names, Strategy.MIRRORED, why | {"strategy": reason}
+    reason = "as runtime.strategy says" if strategy is Strategy.ONE_DEVICE else "there is one device"
+    return (f"{kind()}:0",), Strategy.ONE_DEVICE, why | {"strategy": reason}
 
 
 def _refuse(strategy: Strategy, expected: str) -> None:
@@ -182,7 +212,9 @@ def kind() -> str:
     """Of the devices that Keras computes on: "CPU", "GPU" or "TPU"."""
     if _is_jax():
         return _jax_devices()[0].platform.upper()
-    return "GPU" if gpus() else "CPU"
+    import tensorflow as tf
+
+    return next((one for one in ("TPU", "GPU") if tf.config.list_physical_devices(one)), "CPU")
 
 
 def gpus() -> list:

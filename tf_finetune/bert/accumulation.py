@@ -9,8 +9,8 @@ def accumulated_step(model: keras.Model, data, pieces: int) -> dict[str, Any]:
     """Keras's `train_step` with the memory of one piece and the gradient of the whole batch.
 
     Each piece's loss counts by its share of the batch's examples, so that pieces of different sizes, and examples with
-    weights, add up to the batch's own loss. Under a tf.distribute strategy each replica computes its own rows in pieces,
-    and the gradients are summed over the replicas once, at the end.
+    weights, add up to the batch's own loss. Under a tf.distribute strategy each replica computes its own rows in
+    pieces, and the gradients are summed over the replicas once, at the end.
 
     Args:
         model: compiled and built.

@@ -39,7 +39,7 @@ def with_budget(
     architecture: BertArchitecture,
     trained_weights: int | None = None,
 ) -> ExperimentConfig:
-    """A copy in which train.batch_tokens=0 has become the most tokens that fit.
+    """A copy in which train.batch_tokens=0 has become the most tokens that fit, on all devices at work together.
 
     Args:
         config: as it was asked for; where it says how large batches are, it comes back as it is.
@@ -55,8 +55,12 @@ def with_budget(
     free = free_memory.of_gpu() if devices.gpus() else free_memory.of_machine()
     if free is None:
         raise _unknown("this device does not say how much memory is free")
+    replicas = devices.replicas_at_work()
+    if not devices.gpus():  # the CPU's logical devices share its memory
+        free //= replicas
     tokens = _largest_budget(config, lengths, _step_memory(config, architecture, trained_weights), free)
-    print(f"batch_tokens: {tokens} tokens a batch, by the {_gib(free)} free", flush=True)
+    each = f" on each of {replicas} devices" if replicas > 1 else ""
+    print(f"batch_tokens: {tokens} tokens a batch, by the {_gib(free)} free{each}", flush=True)
     return dataclasses.replace(config, train=dataclasses.replace(config.train, batch_tokens=tokens))
 
 
@@ -79,7 +83,8 @@ def warn_of_too_large(
     free = None if devices.gpus() else free_memory.of_machine()
     texts, length = _largest_batch(config, lengths)
     memory = _step_memory(config, architecture, trained_weights)
-    needed = memory.of_batch(math.ceil(texts / config.train.accumulation_steps), length)
+    replicas = devices.replicas_at_work()
+    needed = replicas * memory.of_batch(math.ceil(texts / _parts(config)), length)
     if free is not None and needed > free:
         runtime.warn(
             f"a batch of {texts} texts x {length} tokens needs about {_gib(needed)} of memory, and {_gib(free)} is "
@@ -142,6 +147,7 @@ def _step_memory(
         compiled=compiled.operations() is not None,
         accumulation=config.train.accumulation_steps > 1,
         averages=config.optimizer.ema_momentum > 0,
+        replicas=devices.replicas_at_work(),
         trained_weights=trained_weights,
     )
 
@@ -157,9 +163,14 @@ def _largest_budget(config: ExperimentConfig, lengths: np.ndarray, memory: StepM
             expected=f"{_gib(memory.of_batch(1, longest) / SHARE)} free for {longest} tokens, or {others}",
             got=_gib(free),
         )
-    if (pieces := config.train.accumulation_steps) > 1:  # of which one may hold a text more than its share
-        tokens = pieces * (tokens - longest)
+    if (parts := _parts(config)) > 1:  # of which one may hold a text more than its share
+        tokens = parts * (tokens - longest)
     return max(longest, min(tokens, int(lengths.sum())))
+
+
+def _parts(config: ExperimentConfig) -> int:
+    """Of a batch, each of which has a device's memory to itself: on other devices, or one after the other."""
+    return devices.replicas_at_work() * config.train.accumulation_steps
 
 
 def _largest_batch(config: ExperimentConfig, lengths: np.ndarray) -> tuple[int, int]:

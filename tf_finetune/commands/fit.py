@@ -23,7 +23,7 @@ from tf_finetune.commands.model_setup import build_classifier, choose_weights, c
 from tf_finetune.commands.restore import temperature_of
 from tf_finetune.commands.resume import EarlierRun
 from tf_finetune.commands.training_loop import TrainingLoop, training_order_of, validate
-from tf_finetune.config import ClassWeights, ExperimentConfig, ProblemType
+from tf_finetune.config import ClassWeights, ExperimentConfig, ProblemType, Strategy
 from tf_finetune.data import sources
 from tf_finetune.data.tokenized import TokenizedExamples
 from tf_finetune.devices import Devices
@@ -54,9 +54,13 @@ def fit(inputs: Inputs, run: Workdir, stops: Stops, *, num_train_steps: int | No
     Returns:
         The content of best.json.
     """
-    chosen = set_up(inputs.config)
+    config = inputs.config
+    chosen, shown = set_up(config), _shown(inputs.splits, config)
     with chosen.scope():
-        return _fit(inputs, run, stops, chosen, num_train_steps)
+        best = _fit(inputs, run, stops, chosen, num_train_steps)
+    folder, options = run.best_checkpoint(), settings.classifier_options(config)
+    _show_answers(Classifier.from_checkpoint(folder, temperature=temperature_of(folder), **options), shown)
+    return best
 
 
 def _fit(
@@ -96,8 +100,6 @@ def _fit(
             saved=earlier.state if earlier else None,
         ).train()
     print(f"after training for {time.perf_counter() - began:.0f} s, validation included:")
-    folder, options = run.best_checkpoint(), settings.classifier_options(config)
-    _show_answers(Classifier.from_checkpoint(folder, temperature=temperature_of(folder), **options), shown)
     return best
 
 
@@ -127,6 +129,8 @@ def set_up(config: ExperimentConfig) -> Devices:
     keras.utils.set_random_seed(config.runtime.seed)
     asked = config.runtime
     chosen = devices.choose(backend=asked.backend, strategy=asked.strategy, precision=asked.precision)
+    if asked.strategy is Strategy.MIRRORED and chosen.replicas == 1:
+        runtime.warn("runtime.strategy=mirrored has one device to train on, and one replica")
     compiled.use(asked.compiled)
     print(f"runtime: {devices.describe(chosen.policy)}; operations {compiled.state()}", flush=True)
     return chosen
@@ -258,6 +262,8 @@ def _cost_meter(
         intermediate_size=sizes.intermediate_size,
     )
     rate *= trained_on.replicas
+    if trained_on.kind != "CPU":  # whose logical devices share its cores
+        rate *= trained_on.replicas
     return CostMeter(epochs=config.train.epochs, matrix_rate=rate, seconds_between=seconds_between)
 
 

@@ -17,6 +17,7 @@ from tf_finetune.data import sources
 from tf_finetune.errors import InputError
 from tf_finetune.evaluation.classifier import Classifier
 from tf_finetune.text.tokenizer import Tokenizer
+from tf_finetune.training import replicas
 from tf_finetune.training.losses import SmoothedCrossentropy
 from tf_finetune.training.optimizer import WarmupSchedule, create_optimizer, layer_decay_factors
 
@@ -143,13 +144,15 @@ def compile_classifier(
         # By its class: from the word alone Keras would make it within the first step, and trace that twice.
         metrics = [keras.metrics.SparseCategoricalAccuracy("accuracy")]
     # XLA compiles anew for every batch length, so only where these are few; on a CPU our own operations are faster.
-    with_xla = bool(config.train.num_shapes and devices.gpus() and config.train.accumulation_steps == 1)
+    # What Keras would have it compile under tf.distribute is the step of all devices, which it cannot.
+    one_whole = config.train.accumulation_steps == 1 and not replicas.has_strategy()
+    with_xla = bool(config.train.num_shapes and devices.gpus() and one_whole)
     loss = _loss(classifier, config.train.label_smoothing)
     classifier.model.compile(optimizer, loss, weighted_metrics=metrics, jit_compile=with_xla)
     if metrics:  # Keras makes the rest of them within the first step; those of a checkpoint want a place before
         logits = np.zeros((1, len(classifier.label_names)), np.float32)
-        classifier.model.compute_metrics(None, labels[:1], logits)
-        classifier.model.reset_metrics()
+        with keras.StatelessScope():  # they are made and count nothing
+            classifier.model.compute_metrics(None, labels[:1], logits)
     return rates
 
 

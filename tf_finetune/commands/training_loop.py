@@ -22,7 +22,7 @@ from tf_finetune.errors import Interrupted, RunError
 from tf_finetune.evaluation.calibration import fit_temperature
 from tf_finetune.evaluation.classifier import Classifier
 from tf_finetune.evaluation.metrics import headline, metrics_of, score
-from tf_finetune.training import advice, checkpoints, state_arrays
+from tf_finetune.training import advice, checkpoints, replicas, state_arrays
 from tf_finetune.training.callbacks import AfterPrediction, FiniteMetrics, MetricsLog, Pause, Progress, RestoreMetrics
 from tf_finetune.training.checkpoints import START_OVER, TrainingState
 from tf_finetune.training.cost import CostMeter, EpochWork
@@ -100,7 +100,7 @@ class TrainingLoop:
         """Trains as far as a batch of the epoch, or until a checkpoint is due or a signal came."""
         state, train, model = self.state, self.tokenized["train"], self.classifier.model
         dataset, waited = batches(train, order, first=state.batch).take(stop - state.batch), None
-        if not devices.is_deterministic():
+        if not (devices.is_deterministic() or replicas.has_strategy()):  # which has batches fetched ahead of the step
             dataset, waited = timed(dataset)
         kept = checkpoints.what_is_kept(self.run.checkpoints)
         metrics = FiniteMetrics(
@@ -207,6 +207,7 @@ def training_order_of(examples: TokenizedExamples, config: ExperimentConfig, epo
         shapes=shapes,
         seed=config.runtime.seed,
         epoch=epoch,
+        rows_multiple_of=devices.replicas_at_work(),
     )
 
 

@@ -137,7 +137,10 @@ class Classifier:
     ) -> np.ndarray:
         logits = np.zeros((len(examples), len(self.label_names)), np.float32)
         if len(examples):
-            order = evaluation_order(examples.lengths, batch_size=self.batch_size, shapes=shapes)
+            replicas = devices.replicas_at_work()
+            order = evaluation_order(
+                examples.lengths, batch_size=self.batch_size, shapes=shapes, rows_multiple_of=replicas
+            )
             is_example = order.examples != PADDING
             predicted = self.model.predict(batches(examples, order), verbose=0, callbacks=list(callbacks))
             logits[order.examples[is_example]] = predicted[is_example]
