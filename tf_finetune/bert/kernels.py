@@ -16,8 +16,6 @@ from tf_finetune.native import compiled
 
 # Of 2**16: a dropout's rate is kept to within a hundred-thousandth.
 _LANES = 2**16
-# Between the seeds of two replicas; below 2**31, which Keras takes them modulo.
-_REPLICA_STRIDE = 15_485_863
 
 
 def _is_fast(training: bool | None) -> bool:
@@ -130,19 +128,6 @@ def dropout(x, rate: float, seed):
     dropped = round(rate * _LANES)
     kept = tf.where(lanes >= dropped, tf.constant(_LANES / (_LANES - dropped), x.dtype), tf.constant(0, x.dtype))
     return x * kept
-
-
-def seed_of_replica(seed):
-    """The seed itself, and another one on every other replica of tf.distribute, whose generators are all alike."""
-    if keras.backend.backend() != "tensorflow":
-        return seed
-    import tensorflow as tf
-
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
-        return seed
-    replica = tf.cast(context.replica_id_in_sync_group, seed.dtype)
-    return seed + tf.stack([replica * _REPLICA_STRIDE, tf.zeros_like(replica)])
 
 
 def product(x, factors: tuple):

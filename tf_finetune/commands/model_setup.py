@@ -6,7 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tf_finetune import devices, runtime, settings
+from tf_finetune import devices, replicas, runtime, settings
 from tf_finetune.bert import tiny
 from tf_finetune.bert.architecture import BertArchitecture
 from tf_finetune.bert.layers import LORA_TARGETS
@@ -17,7 +17,6 @@ from tf_finetune.data import sources
 from tf_finetune.errors import InputError
 from tf_finetune.evaluation.classifier import Classifier
 from tf_finetune.text.tokenizer import Tokenizer
-from tf_finetune.training import replicas
 from tf_finetune.training.losses import SmoothedCrossentropy
 from tf_finetune.training.optimizer import WarmupSchedule, create_optimizer, layer_decay_factors
 

@@ -136,8 +136,8 @@ class FiniteMetrics(keras.callbacks.Callback):
             self.numbers = {name: float(value) for name, value in logs.items()}
         else:
             state_arrays.restore_metrics(self.model, self.kept)
-        optimizer = self.model.optimizer
-        self.skipped_steps, in_a_row = int(optimizer.skipped_steps), int(optimizer.skipped_in_a_row)
+        counts = self.model.optimizer.skipped_steps, self.model.optimizer.skipped_in_a_row
+        self.skipped_steps, in_a_row = (int(count.numpy()) for count in counts)
         if in_a_row > self.most:
             raise RunError(
                 f"the loss or its gradient was not finite in {in_a_row} steps in a row, the last of them step "

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 import keras
 from keras import ops
 
-from tf_finetune.training import kernels, replicas
+from tf_finetune import replicas
+from tf_finetune.training import kernels
 
 # Weights that carry no decay in BERT (Devlin et al. 2019): every bias, and LayerNorm's gamma and beta.
 EXCLUDED_FROM_WEIGHT_DECAY = (r"/bias$", r"/gamma$", r"/beta$")
