@@ -1,6 +1,7 @@
 """TFBertModel and TFBertForSequenceClassification: BERT on Keras 3, drop-in by name and by numbers."""
 
 import contextlib
+import functools
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from tf_finetune import replicas
-from tf_finetune.bert import hf_weights
+from tf_finetune.bert import hf_weights, jax_step
 from tf_finetune.bert.accumulation import accumulated_step
 from tf_finetune.bert.architecture import MULTI_LABEL, REGRESSION, BertArchitecture, label_names
 from tf_finetune.bert.layers import LORA_TARGETS, BertBackbone, Dropout, blank_weights, dense
@@ -62,7 +63,8 @@ class _BertBase(keras.Model):
     def compile(self, *args, **kwargs):
         """Keras's compile. The optimizer gets its variables here and not within the first step, which would be traced
         once more for them."""
-        if self.accumulation_steps > 1 and kwargs.setdefault("jit_compile", False) is True:
+        on_jax = keras.backend.backend() == "jax"
+        if self.accumulation_steps > 1 and not on_jax and kwargs.setdefault("jit_compile", False) is True:
             raise ValueError("accumulation goes without XLA. Received: jit_compile=True")
         super().compile(*args, **kwargs)
         if self.bert.built and self.optimizer is not None:
@@ -73,6 +75,11 @@ class _BertBase(keras.Model):
         self.compile(**keras.saving.deserialize_keras_object(config))
 
     def train_step(self, *args, **kwargs):
+        if keras.backend.backend() == "jax":
+            step = super().train_step
+            if self.accumulation_steps > 1:
+                step = functools.partial(jax_step.accumulated_step, self, pieces=self.accumulation_steps)
+            return jax_step.jax_step(self, step, *args, **kwargs)
         if self.accumulation_steps > 1:
             return accumulated_step(self, *args, pieces=self.accumulation_steps)
         with compiled.unused() if self.jit_compile else contextlib.nullcontext():
@@ -191,12 +198,12 @@ class _BertBase(keras.Model):
     def gradient_accumulation_enable(self, steps: int) -> None:
         """Training computes each batch in so many pieces, one after the other: the same gradient in less memory.
 
-        A step stays one batch and one update. With TensorFlow, and without XLA. `compile` comes after it.
+        A step stays one batch and one update. With JAX, or with TensorFlow and without XLA. `compile` comes after it.
         """
         if type(steps) is not int or steps < 1:
             raise ValueError(f"`steps` must be a whole number above 0. Received: steps={steps}")
-        if keras.backend.backend() != "tensorflow":
-            raise ValueError(f"accumulation needs TensorFlow. Received: {keras.backend.backend()} backend")
+        if keras.backend.backend() not in ("tensorflow", "jax"):
+            raise ValueError(f"accumulation needs TensorFlow or JAX. Received: {keras.backend.backend()} backend")
         self.accumulation_steps = steps
         self.compiled = False
 

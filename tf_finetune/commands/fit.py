@@ -25,6 +25,7 @@ from tf_finetune.commands.resume import EarlierRun
 from tf_finetune.commands.training_loop import TrainingLoop, training_order_of, validate
 from tf_finetune.config import ClassWeights, ExperimentConfig, ProblemType, Strategy
 from tf_finetune.data import sources
+from tf_finetune.data.order import NUM_SHAPES_OF_JAX
 from tf_finetune.data.tokenized import TokenizedExamples
 from tf_finetune.devices import Devices
 from tf_finetune.errors import InputError
@@ -203,7 +204,10 @@ def _facts(
 def with_budget(
     config: ExperimentConfig, state: TrainingState, lengths: np.ndarray, model: TFBertForSequenceClassification
 ) -> ExperimentConfig:
-    """A copy with its budget of tokens found: a run keeps the one it began with."""
+    """A copy with its budget of tokens and, on JAX, the number of its shapes found: a run keeps those it began with."""
+    if devices.keras_backend() == "jax" and not config.train.num_shapes:
+        few = dataclasses.replace(config.train, num_shapes=NUM_SHAPES_OF_JAX)
+        config = dataclasses.replace(config, train=few)
     if state.step and config.train.batch_tokens == 0:
         return dataclasses.replace(config, train=dataclasses.replace(config.train, batch_tokens=state.batch_tokens))
     trained = sum(math.prod(variable.shape) for variable in model.trainable_variables)

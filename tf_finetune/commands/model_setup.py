@@ -144,8 +144,8 @@ def compile_classifier(
         metrics = [keras.metrics.SparseCategoricalAccuracy("accuracy")]
     # XLA compiles anew for every batch length, so only where these are few; on a CPU our own operations are faster.
     # What Keras would have it compile under tf.distribute is the step of all devices, which it cannot.
-    one_whole = config.train.accumulation_steps == 1 and not replicas.has_strategy()
-    with_xla = bool(config.train.num_shapes and devices.gpus() and one_whole)
+    few, whole = config.train.num_shapes and devices.gpus(), config.train.accumulation_steps == 1
+    with_xla = bool(few and whole and not replicas.has_strategy()) or devices.keras_backend() == "jax"
     loss = _loss(classifier, config.train.label_smoothing)
     classifier.model.compile(optimizer, loss, weighted_metrics=metrics, jit_compile=with_xla)
     if metrics:  # Keras makes the rest of them within the first step; those of a checkpoint want a place before

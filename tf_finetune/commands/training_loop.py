@@ -24,6 +24,7 @@ from tf_finetune.evaluation.classifier import Classifier
 from tf_finetune.evaluation.metrics import headline, metrics_of, score
 from tf_finetune.training import advice, checkpoints, state_arrays
 from tf_finetune.training.callbacks import AfterPrediction, FiniteMetrics, MetricsLog, Pause, Progress, RestoreMetrics
+from tf_finetune.training.callbacks_jax import FiniteMetricsInStep
 from tf_finetune.training.checkpoints import START_OVER, TrainingState
 from tf_finetune.training.cost import CostMeter, EpochWork
 from tf_finetune.training.optimizer import WarmupSchedule
@@ -105,7 +106,8 @@ class TrainingLoop:
         if not (devices.is_deterministic() or replicas.has_strategy()):  # which has batches fetched ahead of the step
             dataset, waited = timed(dataset)
         kept = checkpoints.what_is_kept(self.run.checkpoints)
-        metrics = FiniteMetrics(
+        kind = FiniteMetricsInStep if devices.keras_backend() == "jax" else FiniteMetrics
+        metrics = kind(
             first_step=state.step,
             most=self.config.train.max_skipped_steps,
             way_on=f"{kept}; a lower learning rate may help, which is another run: {START_OVER}",

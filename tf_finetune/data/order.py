@@ -15,6 +15,9 @@ import numpy as np
 # narrow enough that an epoch stays shuffled: texts meet others of their length by chance, batch by batch.
 WINDOW_BATCHES = 50
 
+# Lengths that batches are padded to at most where JAX computes and nobody says how many: it compiles for each.
+NUM_SHAPES_OF_JAX = 4
+
 # Stands for a row that is no example; it counts nothing.
 PADDING = -1
 

@@ -14,7 +14,7 @@ from tf_finetune.bert.model import TFBertForSequenceClassification
 from tf_finetune.config import ProblemType, Truncation
 from tf_finetune.data.cache import key_of
 from tf_finetune.data.examples import Examples
-from tf_finetune.data.order import PADDING, evaluation_order, shape_set
+from tf_finetune.data.order import NUM_SHAPES_OF_JAX, PADDING, evaluation_order, shape_set
 from tf_finetune.data.pipeline import batches
 from tf_finetune.data.tokenized import TokenizedExamples, tokenized
 from tf_finetune.evaluation.metrics import THRESHOLD, probabilities_of
@@ -33,7 +33,8 @@ class Classifier:
         max_length: tokens a text or pair, as in training.
         truncation: as in training.
         batch_size: texts computed at once.
-        num_shapes: lengths that the batches of a split are padded to at most; 0 means a batch's own longest.
+        num_shapes: lengths that the batches of a split are padded to at most; 0 means a batch's own longest, and on JAX
+            NUM_SHAPES_OF_JAX.
         temperature: what the model's logits have been divided by.
     """
 
@@ -49,9 +50,12 @@ class Classifier:
         temperature: float = 1.0,
     ):
         self.model, self.tokenizer = model, tokenizer
-        model.jit_compile = False  # XLA would compile anew for every batch length
+        # XLA compiles anew for every shape of a batch: JAX knows no other way, and gets few of them.
+        on_jax = devices.keras_backend() == "jax"
+        model.jit_compile = on_jax
         self.max_length, self.truncation = max_length, truncation
-        self.batch_size, self.num_shapes, self.temperature = batch_size, num_shapes, temperature
+        self.num_shapes = num_shapes or (NUM_SHAPES_OF_JAX if on_jax else 0)
+        self.batch_size, self.temperature = batch_size, temperature
 
     @classmethod
     def from_checkpoint(cls, folder: Path, *, temperature: float = 1.0, **options) -> "Classifier":
@@ -112,7 +116,9 @@ class Classifier:
 
     def logits(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> np.ndarray:
         """Logits float32 (texts, num_labels), in the order of the texts."""
-        return self._predicted(self.tokenize(Examples.unlabelled(texts, pairs)), shapes=None)
+        examples = self.tokenize(Examples.unlabelled(texts, pairs))
+        on_jax = devices.keras_backend() == "jax"
+        return self._predicted(examples, shapes=self._shapes(examples) if on_jax else None)
 
     def logits_of(
         self, examples: TokenizedExamples, *, callbacks: Sequence[keras.callbacks.Callback] = ()
@@ -123,10 +129,13 @@ class Classifier:
             examples: tokenised.
             callbacks: for Keras's `predict`.
         """
-        shapes = None
-        if self.num_shapes and len(examples):
-            shapes = shape_set(examples.lengths, num_shapes=self.num_shapes, longest=self.max_length)
-        return self._predicted(examples, shapes=shapes, callbacks=callbacks)
+        return self._predicted(examples, shapes=self._shapes(examples), callbacks=callbacks)
+
+    def _shapes(self, examples: TokenizedExamples) -> tuple[int, ...] | None:
+        """The lengths that these examples are padded to, if they are few."""
+        if not (self.num_shapes and len(examples)):
+            return None
+        return shape_set(examples.lengths, num_shapes=self.num_shapes, longest=self.max_length)
 
     def _predicted(
         self,

@@ -75,6 +75,8 @@ def why_not() -> str:
     """Why there are no compiled operations; nothing where there are."""
     if sys.platform != "linux":
         return "only on Linux"
+    if devices.keras_backend() != "tensorflow":
+        return "JAX trains"
     if (kind := devices.kind()) != "CPU":
         return f"a {kind} trains"
     return "" if _compiler() else "no C++ compiler"

@@ -136,8 +136,11 @@ class FiniteMetrics(keras.callbacks.Callback):
             self.numbers = {name: float(value) for name, value in logs.items()}
         else:
             state_arrays.restore_metrics(self.model, self.kept)
-        counts = self.model.optimizer.skipped_steps, self.model.optimizer.skipped_in_a_row
-        self.skipped_steps, in_a_row = (int(count.numpy()) for count in counts)
+        optimizer = self.model.optimizer
+        self.skipped_steps = int(optimizer.skipped_steps.numpy())
+        self._check(int(optimizer.skipped_in_a_row.numpy()))
+
+    def _check(self, in_a_row: int) -> None:
         if in_a_row > self.most:
             raise RunError(
                 f"the loss or its gradient was not finite in {in_a_row} steps in a row, the last of them step "
@@ -234,7 +237,8 @@ class Progress(keras.callbacks.Callback):
             self._report(done - 1, step)
 
     def _report(self, batch: int, step: int) -> None:
-        cost, numbers = self.meter.report(batch), self.metrics.numbers
+        numbers = self.metrics.numbers  # what is not computed yet is waited for, and counts into the cost
+        cost = self.meter.report(batch)
         learning_rate = float(self.schedule(step - 1))
         found = "  ".join(f"{name} {numbers[name]:.4f}" for name in ("loss", "accuracy") if name in numbers)
         print(
@@ -277,6 +281,8 @@ class BatchLosses(keras.callbacks.Callback):
         self._is_over = is_over
 
     def on_train_batch_begin(self, batch, logs=None):
+        if keras.backend.backend() == "jax":
+            self.model.jax_state_sync()  # else the step's metrics are not those of the model
         self.model.reset_metrics()  # Keras's loss is the mean since the epoch began
 
     def on_train_batch_end(self, batch, logs=None):

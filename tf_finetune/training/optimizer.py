@@ -114,7 +114,7 @@ class AdamWeightDecay(keras.optimizers.AdamW):
         learning_rate_factors: pairs of a regular expression and a number: the learning rate, and with it the decay, of
             the weights whose path has the first that fits is multiplied by it.
         skip_nonfinite_steps: whether a step whose loss or gradient is not finite changes no weight and no slot; it
-            counts as a step all the same (TensorFlow; neither accumulated gradients nor scaled losses).
+            counts as a step all the same (TensorFlow or JAX; neither accumulated gradients nor scaled losses).
         ends_with_averages: whether, with `use_ema`, the end of `fit` puts the averages in the weights' place, as
             Keras's optimizers do; without it they are there within `averaged()` alone, and training can go on.
         **kwargs: those of keras.optimizers.AdamW.
@@ -135,8 +135,9 @@ class AdamWeightDecay(keras.optimizers.AdamW):
         **kwargs,
     ):
         super().__init__(*args, name=name, **kwargs)
-        if skip_nonfinite_steps and keras.backend.backend() != "tensorflow":
-            raise ValueError(f"`skip_nonfinite_steps` needs TensorFlow. Received: {keras.backend.backend()} backend")
+        if skip_nonfinite_steps and keras.backend.backend() not in ("tensorflow", "jax"):
+            got = f"{keras.backend.backend()} backend"
+            raise ValueError(f"`skip_nonfinite_steps` needs TensorFlow or JAX. Received: {got}")
         for option in ("gradient_accumulation_steps", "loss_scale_factor"):
             if skip_nonfinite_steps and getattr(self, option):
                 got = f"{option}={getattr(self, option)}"
@@ -196,7 +197,22 @@ class AdamWeightDecay(keras.optimizers.AdamW):
             return super().apply(grads, trainable_variables)
         if not self.built:
             self.build(list(trainable_variables))
+        if keras.backend.backend() == "jax":
+            return self._apply_and_keep(super().apply, grads, trainable_variables)
         return self._apply_if_finite(super().apply, grads, trainable_variables)
+
+    def _apply_and_keep(self, apply, grads, trainable_variables):
+        """On JAX: everything is computed, and where the gradient is not finite every value stays what it was."""
+        is_finite = ops.isfinite(ops.sqrt(sum(ops.sum(ops.square(gradient)) for gradient in grads)))
+        trained = self._trainable_variables if trainable_variables is None else trainable_variables
+        before = [(variable, variable.value) for variable in (*trained, *self.variables)]
+        skipped = ops.cast(ops.logical_not(is_finite), "int32")
+        apply(grads, trainable_variables)
+        for variable, value in before:
+            variable.assign(ops.where(is_finite, variable.value, value))
+        self.iterations.assign_add(ops.cast(skipped, self.iterations.dtype))
+        self.skipped_steps.assign_add(skipped)
+        self.skipped_in_a_row.assign((self.skipped_in_a_row + 1) * skipped)
 
     def _apply_if_finite(self, apply, grads, trainable_variables):
         import tensorflow as tf
