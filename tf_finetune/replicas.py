@@ -28,16 +28,19 @@ def has_strategy() -> bool:
 
 def summed(values: Sequence) -> list:
     """The sums of dense values over all replicas, the same bits on each: one all-reduce."""
-    import tensorflow as tf
-
-    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, list(values))
+    return _reduced("SUM", list(values))
 
 
 def agreed(value):
-    """One replica's value for all: the mean of theirs. A decision by it is the same everywhere."""
+    """One value for all replicas: the mean of theirs. A decision by it is the same everywhere."""
+    return _reduced("MEAN", value)
+
+
+def _reduced(how: str, values):
     import tensorflow as tf
 
-    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, value)
+    context = tf.distribute.get_replica_context()
+    return values if context.num_replicas_in_sync == 1 else context.all_reduce(how, values)
 
 
 def on_all_copies(decide: Callable, *values) -> None:

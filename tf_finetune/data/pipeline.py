@@ -105,6 +105,8 @@ def batches(
     # Nothing here is left to tune, and the thread that would may sleep for a while after its pipeline is given up.
     options = tf.data.Options()
     options.autotune.enabled = False
+    # Where several devices share a batch each takes its rows of it; what is read is not theirs to divide.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     chunks = tf.data.Dataset.range(first, len(order), CHUNK).map(chunk).prefetch(1)
     made = chunks.flat_map(cut).prefetch(PREFETCH).with_options(options)
     return made.apply(tf.data.experimental.assert_cardinality(len(order) - first))
