@@ -162,9 +162,11 @@ class TrainConfig:
     # Tokens a training batch instead, padding included: as many texts of like length as fit; 0 means the most that
     # the free memory allows, -1 means batch_size.
     batch_tokens: int = -1
-    # Pieces that each batch is computed in, one after the other: less memory, the same gradient. Without XLA.
+    # Pieces that each batch is computed in, one after the other: less memory, the same gradient. On TensorFlow without
+    # XLA.
     accumulation_steps: int = 1
-    # Lengths that batches are padded to at most, for compilers that build anew for each; 0 means a batch's own longest.
+    # Lengths that batches are padded to at most, for compilers that build anew for each; 0 means a batch's own longest,
+    # and on JAX, which always compiles, 4 lengths.
     num_shapes: int = 0
     # Compute each block again in the backward pass instead of keeping its inside: far less memory, a third slower.
     gradient_checkpointing: bool = False
@@ -208,7 +210,8 @@ class RuntimeConfig:
     # Use only operations that give the same bits every time, on GPUs too, where they are slower; a CPU's are in any
     # case, and other ones with this than without. How long steps wait for their input is not measured then.
     deterministic: bool = False
-    # Training on a CPU: operations compiled for this processor, where there is a C++ compiler; false: plain TensorFlow.
+    # Training on a CPU with TensorFlow: operations compiled for this processor, where there is a C++ compiler; false:
+    # plain TensorFlow.
     compiled: bool = True
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_finetune import ExperimentConfig, InputError, TFBertForSequenceClassification, cli, runtime
+from tf_finetune import ExperimentConfig, InputError, TFBertForSequenceClassification, cli, devices
 from tf_finetune.bert.architecture import BertArchitecture
 from tf_finetune.bert.memory import step_memory
 from tf_finetune.bert.model import BertBackbone
@@ -44,7 +44,7 @@ def has(monkeypatch):
     def is_free(size):
         monkeypatch.setattr(free_memory, "of_machine", lambda: size)
 
-    monkeypatch.setattr(runtime, "gpus", lambda: [])
+    monkeypatch.setattr(devices, "gpus", lambda: [])
     return is_free
 
 
@@ -107,7 +107,7 @@ class TestBudget:
 
     def test_so_it_does_on_a_gpu(self, config, has, monkeypatch):
         has(8 * GIB)
-        monkeypatch.setattr(runtime, "gpus", lambda: ["a GPU"])
+        monkeypatch.setattr(devices, "gpus", lambda: ["a GPU"])
         config.train.batch_tokens = 0
         architecture = BertArchitecture.from_folder(config.model.checkpoint)
         monkeypatch.setattr(free_memory, "of_gpu", lambda: None)
@@ -137,7 +137,7 @@ class TestWarning:
     @pytest.mark.parametrize(("free", "on_gpu"), [(None, False), (1, True)])
     def test_not_where_nobody_says_or_a_gpu_answers(self, config, has, capsys, architecture, monkeypatch, free, on_gpu):
         has(free)
-        monkeypatch.setattr(runtime, "gpus", lambda: ["a GPU"] * on_gpu)
+        monkeypatch.setattr(devices, "gpus", lambda: ["a GPU"] * on_gpu)
         batch_memory.warn_of_too_large(config, np.full(20, 16), architecture)
         assert not capsys.readouterr().err
 

@@ -19,8 +19,8 @@ from tf_finetune.training import free_memory
 GIB = 2**30
 # Of what is free: others may take some meanwhile, allocators waste some, and the model of memory is a model.
 SHARE = 0.7
-# What an allocator says where TensorFlow has no class of error for it.
-SIGNS = ("out of memory", "out_of_memory", "oom when allocating")
+# What an allocator says where TensorFlow has no class of error for it, and JAX always.
+SIGNS = ("out of memory", "out_of_memory", "oom when allocating", "resource_exhausted")
 
 
 def check_known(config: ExperimentConfig) -> None:
@@ -52,11 +52,11 @@ def with_budget(
     """
     if config.train.batch_tokens != 0:
         return config
-    free = free_memory.of_gpu() if devices.gpus() else free_memory.of_machine()
+    free = _free()
     if free is None:
         raise _unknown("this device does not say how much memory is free")
     replicas = devices.replicas_at_work()
-    if not devices.gpus():  # the CPU's logical devices share its memory
+    if devices.kind() == "CPU":  # whose logical devices share its memory
         free //= replicas
     tokens = _largest_budget(config, lengths, _step_memory(config, architecture, trained_weights), free)
     each = f" on each of {replicas} devices" if replicas > 1 else ""
@@ -72,7 +72,7 @@ def warn_of_too_large(
 ) -> None:
     """Warns where the largest batch needs more memory than is free: Linux ends a process that takes it, unanswered.
 
-    A GPU answers by itself, and is not asked.
+    A GPU answers by itself on TensorFlow, and is not asked.
 
     Args:
         config: its budget of tokens found.
@@ -80,16 +80,57 @@ def warn_of_too_large(
         architecture: of the model, which is loaded already.
         trained_weights: numbers in the weights that are trained; None means all.
     """
-    free = None if devices.gpus() else free_memory.of_machine()
-    texts, length = _largest_batch(config, lengths)
-    memory = _step_memory(config, architecture, trained_weights)
-    replicas = devices.replicas_at_work()
-    needed = replicas * memory.of_batch(math.ceil(texts / _parts(config)), length)
-    if free is not None and needed > free:
+    if devices.gpus() and devices.keras_backend() == "tensorflow":
+        return
+    expected = expected_memory(config, lengths, architecture, trained_weights)
+    if expected.free is not None and expected.needed > expected.free:
+        texts, length = expected.texts, expected.length
         runtime.warn(
-            f"a batch of {texts} texts x {length} tokens needs about {_gib(needed)} of memory, and {_gib(free)} is "
-            f"free; if the run ends without a word, that was why: {_advice(config, texts, length)}"
+            f"a batch of {texts} texts x {length} tokens needs about {_gib(expected.needed)} of memory, and "
+            f"{_gib(expected.free)} is free; if the run ends without a word, that was why: "
+            f"{_advice(config, texts, length)}"
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class ExpectedMemory:
+    """What the largest batch of a run takes.
+
+    Attributes:
+        texts, length: of that batch, and tokens of each text.
+        needed: bytes that a step takes beside the weights, on one device; on CPUs on all of them, as they share it.
+        free: bytes that may be taken there; None where nobody says.
+    """
+
+    texts: int
+    length: int
+    needed: int
+    free: int | None
+
+    def __str__(self):
+        free = "nobody says how much is free" if self.free is None else f"{_gib(self.free)} free"
+        return f"about {_gib(self.needed)}, {free}: a batch of {self.texts} texts x {self.length} tokens"
+
+
+def expected_memory(
+    config: ExperimentConfig,
+    lengths: np.ndarray,
+    architecture: BertArchitecture,
+    trained_weights: int | None = None,
+) -> ExpectedMemory:
+    """The arguments are those of `warn_of_too_large`."""
+    texts, length = _largest_batch(config, lengths)
+    memory, replicas = _step_memory(config, architecture, trained_weights), devices.replicas_at_work()
+    needed = memory.of_batch(math.ceil(texts / _parts(config)), length)
+    together = replicas if devices.kind() == "CPU" else 1
+    return ExpectedMemory(texts, length, together * needed, _free())
+
+
+def _free() -> int | None:
+    """Bytes that a device, or the machine of a CPU, may still give."""
+    if devices.kind() == "CPU":
+        return free_memory.of_machine()
+    return free_memory.of_jax_device() if devices.keras_backend() == "jax" else free_memory.of_gpu()
 
 
 @contextlib.contextmanager

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+from tf_finetune.commands import second_process
 from tf_finetune.commands.description import export_card
 from tf_finetune.commands.other_forms import check_packages, examples_for_forms, write_other_forms
 from tf_finetune.commands.restore import load_classifier, trained_run
 from tf_finetune.commands.verify import questions_of_test_split, verified
 from tf_finetune.config import ExperimentConfig
-from tf_finetune.serving.export import check_platform, describe, next_version, save_model
+from tf_finetune.serving.export import check_platform, describe, newest, next_version, save_model
 from tf_finetune.serving.questions import Questions, Task, hostile_texts
 from tf_finetune.serving.server_files import write_server_files
 from tf_finetune.workdir import EXPORT_LOCK, Workdir, published_folder, read_manifest
@@ -15,6 +16,8 @@ from tf_finetune.workdir import EXPORT_LOCK, Workdir, published_folder, read_man
 
 def export(workdir: str | Path, config: ExperimentConfig | None = None) -> Path:
     """Writes `workdir/export/N`, N the next free integer; a half-written version is never visible there.
+
+    Where Keras is on JAX, a second process does so on TensorFlow.
 
     Args:
         workdir: of a training run.
@@ -29,6 +32,9 @@ def export(workdir: str | Path, config: ExperimentConfig | None = None) -> Path:
         RunError: the export does not answer as the checkpoint does; it is not published.
     """
     check_platform("export")
+    if second_process.is_needed():
+        second_process.run_on_tensorflow("export", workdir, config)
+        return newest(Workdir(workdir).export)
     checkpoint, config = trained_run("export", workdir, config)
     check_packages(config)
     with Workdir(workdir).locked(EXPORT_LOCK, what="export"):

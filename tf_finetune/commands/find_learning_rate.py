@@ -79,7 +79,7 @@ def _losses(inputs) -> tuple[list[float], list[float]]:
 
 
 def _losses_on(inputs, trained_on: devices.Devices) -> tuple[list[float], list[float]]:
-    from tf_finetune.commands.fit import prepared, with_budget
+    from tf_finetune.commands.fit import prepared, say_runtime, with_budget
     from tf_finetune.commands.model_setup import compile_classifier
     from tf_finetune.commands.training_loop import no_room, training_order_of
     from tf_finetune.data.pipeline import batches
@@ -89,6 +89,7 @@ def _losses_on(inputs, trained_on: devices.Devices) -> tuple[list[float], list[f
     classifier, tokenized = prepared(inputs, trained_on)
     train = tokenized["train"]
     chosen = with_budget(inputs.config, TrainingState(), train.lengths, classifier.model)
+    say_runtime(trained_on, chosen, train, classifier.model)
     whole_range = {"optimizer.learning_rate": HIGHEST, "optimizer.warmup_steps": 0, "optimizer.warmup_proportion": 0.0}
     chosen = settings.with_values(chosen, whole_range)
     schedule = compile_classifier(classifier, train.labels, chosen, STEPS, schedule="range_test")

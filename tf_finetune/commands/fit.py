@@ -19,11 +19,12 @@ from tf_finetune import devices, runtime, settings
 from tf_finetune.bert.model import TFBertForSequenceClassification
 from tf_finetune.commands import batch_memory, resume
 from tf_finetune.commands.inputs import Inputs
-from tf_finetune.commands.model_setup import build_classifier, choose_weights, compile_classifier
+from tf_finetune.commands.model_setup import build_classifier, choose_weights, compile_classifier, is_with_xla
 from tf_finetune.commands.restore import temperature_of
 from tf_finetune.commands.resume import EarlierRun
+from tf_finetune.commands.runtime_block import runtime_block
 from tf_finetune.commands.training_loop import TrainingLoop, training_order_of, validate
-from tf_finetune.config import ClassWeights, ExperimentConfig, ProblemType, Strategy
+from tf_finetune.config import ClassWeights, ExperimentConfig, ProblemType
 from tf_finetune.data import sources
 from tf_finetune.data.order import NUM_SHAPES_OF_JAX
 from tf_finetune.data.tokenized import TokenizedExamples
@@ -72,6 +73,7 @@ def _fit(
     facts = _facts(config, tokenized, inputs.splits, trained_on)
     state = resume.beginning(earlier, facts["data"], source=config.data.source)
     chosen = with_budget(config, state, tokenized["train"].lengths, classifier.model)
+    say_runtime(trained_on, chosen, tokenized["train"], classifier.model)
     if num_train_steps is None:
         orders = (training_order_of(tokenized["train"], chosen, epoch) for epoch in range(config.train.epochs))
         num_train_steps = sum(map(len, orders))
@@ -124,17 +126,25 @@ def prepared(inputs: Inputs, trained_on: Devices) -> tuple[Classifier, dict[str,
 
 
 def set_up(config: ExperimentConfig) -> Devices:
-    """Seeds, operations and the devices, which are returned; says what they are."""
+    """Seeds, operations and the devices, which are returned."""
     if config.runtime.deterministic:
         devices.use_deterministic_operations()
     keras.utils.set_random_seed(config.runtime.seed)
     asked = config.runtime
     chosen = devices.choose(backend=asked.backend, strategy=asked.strategy, precision=asked.precision)
-    if asked.strategy is Strategy.MIRRORED and chosen.replicas == 1:
-        runtime.warn("runtime.strategy=mirrored has one device to train on, and one replica")
     compiled.use(asked.compiled)
-    print(f"runtime: {devices.describe(chosen.policy)}; operations {compiled.state()}", flush=True)
     return chosen
+
+
+def say_runtime(
+    trained_on: Devices, config: ExperimentConfig, train: TokenizedExamples, model: TFBertForSequenceClassification
+) -> None:
+    """Prints what the run computes on, and warns where it cannot; the config is `with_budget`'s."""
+    of_batches = train.lengths, model.architecture, _trained_weights(model)
+    widths, memory = training_order_of(train, config, 0).widths, batch_memory.expected_memory(config, *of_batches)
+    block = runtime_block(trained_on, config, widths.tolist(), with_xla=is_with_xla(config), memory=memory)
+    print(block, flush=True)
+    batch_memory.warn_of_too_large(config, *of_batches)
 
 
 def _first_look(
@@ -210,10 +220,11 @@ def with_budget(
         config = dataclasses.replace(config, train=few)
     if state.step and config.train.batch_tokens == 0:
         return dataclasses.replace(config, train=dataclasses.replace(config.train, batch_tokens=state.batch_tokens))
-    trained = sum(math.prod(variable.shape) for variable in model.trainable_variables)
-    chosen = batch_memory.with_budget(config, lengths, model.architecture, trained)
-    batch_memory.warn_of_too_large(chosen, lengths, model.architecture, trained)
-    return chosen
+    return batch_memory.with_budget(config, lengths, model.architecture, _trained_weights(model))
+
+
+def _trained_weights(model: TFBertForSequenceClassification) -> int:
+    return sum(math.prod(variable.shape) for variable in model.trainable_variables)
 
 
 def weighted(examples: TokenizedExamples, config: ExperimentConfig, num_labels: int) -> TokenizedExamples:
@@ -265,7 +276,6 @@ def _cost_meter(
         hidden_size=sizes.hidden_size,
         intermediate_size=sizes.intermediate_size,
     )
-    rate *= trained_on.replicas
     if trained_on.kind != "CPU":  # whose logical devices share its cores
         rate *= trained_on.replicas
     return CostMeter(epochs=config.train.epochs, matrix_rate=rate, seconds_between=seconds_between)

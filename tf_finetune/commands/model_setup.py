@@ -142,17 +142,21 @@ def compile_classifier(
     if classifier.problem_type is ProblemType.SINGLE_LABEL_CLASSIFICATION:
         # By its class: from the word alone Keras would make it within the first step, and trace that twice.
         metrics = [keras.metrics.SparseCategoricalAccuracy("accuracy")]
-    # XLA compiles anew for every batch length, so only where these are few; on a CPU our own operations are faster.
-    # What Keras would have it compile under tf.distribute is the step of all devices, which it cannot.
-    few, whole = config.train.num_shapes and devices.gpus(), config.train.accumulation_steps == 1
-    with_xla = bool(few and whole and not replicas.has_strategy()) or devices.keras_backend() == "jax"
     loss = _loss(classifier, config.train.label_smoothing)
-    classifier.model.compile(optimizer, loss, weighted_metrics=metrics, jit_compile=with_xla)
+    classifier.model.compile(optimizer, loss, weighted_metrics=metrics, jit_compile=is_with_xla(config))
     if metrics:  # Keras makes the rest of them within the first step; those of a checkpoint want a place before
         logits = np.zeros((1, len(classifier.label_names)), np.float32)
         with keras.StatelessScope():  # they are made and count nothing
             classifier.model.compute_metrics(None, labels[:1], logits)
     return rates
+
+
+def is_with_xla(config: ExperimentConfig) -> bool:
+    """Whether steps are compiled by XLA. It compiles for every batch length anew, so on TensorFlow only where these are
+    few; on a CPU our own operations are faster. JAX has no other way. Under tf.distribute Keras would have it compile
+    the step of all devices together, which it cannot."""
+    few, whole = config.train.num_shapes and devices.gpus(), config.train.accumulation_steps == 1
+    return devices.keras_backend() == "jax" or bool(few and whole and not replicas.has_strategy())
 
 
 def _loss(classifier: Classifier, label_smoothing: float) -> keras.losses.Loss:

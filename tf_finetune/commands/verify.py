@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tf_finetune import runtime
+from tf_finetune.commands import second_process
 from tf_finetune.commands.evaluate import compared_examples
 from tf_finetune.commands.restore import load_classifier, trained_run
 from tf_finetune.config import ExperimentConfig
@@ -23,6 +24,8 @@ MARKS = {True: "kept", False: "BROKEN", None: "unseen"}
 def verify(workdir: str | Path, config: ExperimentConfig | None = None) -> "list[Check]":
     """Asks the newest export, in new processes, what the best checkpoint answers.
 
+    Where Keras is on JAX, a second process does so on TensorFlow; what it found is then printed, and not returned.
+
     Args:
         workdir: of a training run with an export.
         config: the run's own with another export section, or None.
@@ -32,6 +35,9 @@ def verify(workdir: str | Path, config: ExperimentConfig | None = None) -> "list
         RunError: a promise is broken; the table says which.
     """
     check_platform("verify")
+    if second_process.is_needed():
+        second_process.run_on_tensorflow("verify", workdir, config)
+        return []
     target = newest(Workdir(workdir).export)
     checkpoint, config = trained_run("verify", workdir, config)
     if description(target).checkpoint != read_manifest(checkpoint)["files"]:

@@ -1,4 +1,4 @@
-"""How much memory a process may still take: of the machine and its control group, or of the GPU."""
+"""How much memory a process may still take: of the machine and its control group, or of a device."""
 
 import re
 from pathlib import Path
@@ -32,6 +32,14 @@ def of_gpu() -> int | None:
     except (tf.errors.OpError, ValueError):
         return None
     return limits[0] - used if limits and limits[0] > 0 else None
+
+
+def of_jax_device() -> int | None:
+    """Bytes that JAX may still take of its first device; None where the device does not say, as a CPU."""
+    import jax
+
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return stats["bytes_limit"] - stats["bytes_in_use"] if "bytes_limit" in stats else None
 
 
 def _of_groups(root: Path) -> list[int]:

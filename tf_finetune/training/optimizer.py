@@ -163,7 +163,7 @@ class AdamWeightDecay(keras.optimizers.AdamW):
         self._factors = [self._factor_of(variable.path) for variable in variables]
         if self.use_ema:  # Keras begins at the first step, which may be passed over
             for variable, average in zip(variables, self._model_variables_moving_average, strict=True):
-                average.assign(variable)
+                average.assign(ops.copy(variable))  # on JAX both would be one array, which a step takes once
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
@@ -173,6 +173,9 @@ class AdamWeightDecay(keras.optimizers.AdamW):
             return
         trained = [variable.numpy() for variable in self._trainable_variables]
         self._overwrite_model_variables_with_average_value(self._trainable_variables)
+        if keras.backend.backend() == "jax":  # `predict` takes the arrays of the weights, which are the averages' own
+            for variable in self._trainable_variables:
+                variable.assign(ops.copy(variable))
         try:
             yield
         finally:
