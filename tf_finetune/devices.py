@@ -218,7 +218,9 @@ def kind() -> str:
         return _jax_devices()[0].platform.upper()
     import tensorflow as tf
 
-    return next((one for one in ("TPU", "GPU") if tf.config.list_physical_devices(one)), "CPU")
+    if tf.config.list_physical_devices("TPU"):
+        return "TPU"
+    return "GPU" if gpus() else "CPU"
 
 
 def gpus() -> list:

@@ -32,7 +32,7 @@ def for_tpu() -> tuple[str, ...]:
         tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
     except (ValueError, RuntimeError, tf.errors.OpError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0]
         expected = f"a Cloud TPU VM with tensorflow-tpu, or the name of a TPU in {TPU_NAME}"
         raise InputError("no TPU to train on", where="runtime.strategy=tpu", expected=expected, got=reason) from None
     return tuple(_short(one.name) for one in tf.config.list_logical_devices("TPU"))
@@ -54,8 +54,10 @@ def mirrored(names: tuple[str, ...]) -> Iterator[None]:
     """Models built inside have a copy on each of the devices, which share each batch."""
     import tensorflow as tf
 
-    # TensorFlow's choice for GPUs is NCCL. Between CPU devices its collectives serve one group of them a process.
-    operations = None if names[0].startswith("GPU") else tf.distribute.ReductionToOneDevice()
+    # TensorFlow's choice for GPUs is NCCL, which needs a GPU for each; between CPU devices its collectives serve one
+    # group of them a process.
+    is_virtual = len(tf.config.list_physical_devices("GPU")) < len(names)
+    operations = tf.distribute.ReductionToOneDevice() if is_virtual else None
     with tf.distribute.MirroredStrategy(list(names), cross_device_ops=operations).scope():
         yield
 
