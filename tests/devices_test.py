@@ -8,8 +8,9 @@ import time
 
 import keras
 import pytest
+import tensorflow as tf
 
-from tf_finetune import devices
+from tf_finetune import devices, tf_strategies
 from tf_finetune.config import Backend, Precision, Strategy
 from tf_finetune.errors import InputError
 
@@ -85,3 +86,29 @@ def test_the_choice_comes_with_its_reasons():
     }
     with pytest.raises(InputError, match="no such strategy, in runtime.strategy, expected .* got data_parallel"):
         devices.choose(strategy=Strategy.DATA_PARALLEL)
+
+
+def test_mirrored_on_one_device_has_one_replica():
+    chosen = devices.choose(strategy=Strategy.MIRRORED)
+    assert (chosen.names, chosen.why["strategy"]) == (
+        ("CPU:0",), "as runtime.strategy says, with one replica: there is one device"
+    )  # fmt: skip
+    with chosen.scope():
+        assert tf.distribute.get_strategy().num_replicas_in_sync == devices.replicas_at_work() == 1
+    assert not tf.distribute.has_strategy()
+
+
+def test_several_gpus_share_each_batch_by_themselves(monkeypatch):
+    monkeypatch.setattr(devices, "gpus", lambda: ["one", "another"])
+    monkeypatch.setattr(devices, "device_name", lambda gpu: gpu)
+    monkeypatch.setattr(tf_strategies, "for_mirrored", lambda: ("GPU:0", "GPU:1"))
+    chosen = devices.choose(precision=Precision.FLOAT32)
+    assert (chosen.kind, chosen.strategy, chosen.replicas) == ("GPU", Strategy.MIRRORED, 2)
+    assert (chosen.why["devices"], chosen.why["strategy"]) == ("one, another", "there are 2 GPUs")
+
+
+def test_a_tpu_that_is_not_there(monkeypatch):
+    monkeypatch.delenv("TPU_NAME", raising=False)
+    expected = r"no TPU to train on, in runtime.strategy=tpu, expected a Cloud TPU VM .* in TPU_NAME, got \w+"
+    with pytest.raises(InputError, match=expected):
+        devices.choose(strategy=Strategy.TPU)

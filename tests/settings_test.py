@@ -92,6 +92,14 @@ CONTRADICTIONS = [
         {"runtime.backend": Backend.TENSORFLOW, "runtime.strategy": Strategy.DATA_PARALLEL},
         r"runtime\.strategy, expected auto, .* beside runtime\.backend=tensorflow, got data_parallel",
     ),
+    (
+        {"runtime.strategy": Strategy.TPU},
+        r"train\.num_shapes, expected 1 to 8 beside runtime\.strategy=tpu, which compiles for every shape, got 0",
+    ),
+    (
+        {"runtime.strategy": Strategy.TPU, "train.num_shapes": 4, "train.accumulation_steps": 2},
+        r"train\.accumulation_steps, expected 1 beside runtime\.strategy=tpu, whose shapes are fixed, got 2",
+    ),
     ({"model.lora_rank": 4, "model.reinit_layers": 1}, r"model\.reinit_layers, expected 0 beside model\.lora_rank.*1"),
 ]
 

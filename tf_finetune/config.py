@@ -69,8 +69,8 @@ class Strategy(enum.Enum):
 
     AUTO = "auto"  # every GPU (TensorFlow), or every local device (JAX), where there are several; else one device
     ONE_DEVICE = "one_device"
-    MIRRORED = "mirrored"  # TensorFlow: tf.distribute.MirroredStrategy
-    TPU = "tpu"  # TensorFlow: tf.distribute.TPUStrategy
+    MIRRORED = "mirrored"  # TensorFlow: tf.distribute.MirroredStrategy on all GPUs, without XLA
+    TPU = "tpu"  # TensorFlow: tf.distribute.TPUStrategy; not yet tried on one
     DATA_PARALLEL = "data_parallel"  # JAX: keras.distribution.DataParallel
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
+from tf_finetune import tf_strategies
 from tf_finetune.config import Backend, Precision, Strategy
 from tf_finetune.errors import InputError
 
@@ -71,7 +72,13 @@ class Devices:
             # Every process makes its own share of each batch (`data.order.shard`).
             with keras.distribution.DataParallel(device_mesh=mesh, auto_shard_dataset=False).scope():
                 yield
-        else:  # MIRRORED and TPU belong here
+        elif self.strategy is Strategy.MIRRORED:
+            with tf_strategies.mirrored(self.names):
+                yield
+        elif self.strategy is Strategy.TPU:
+            with tf_strategies.tpu():
+                yield
+        else:
             yield
 
 
@@ -123,14 +130,19 @@ def _on_tensorflow(strategy: Strategy) -> tuple[tuple[str, ...], Strategy, dict[
     """Names, strategy and reasons."""
     if strategy is Strategy.DATA_PARALLEL:
         _refuse(strategy, "auto, one_device, mirrored or tpu on TensorFlow")
-    if strategy in (Strategy.MIRRORED, Strategy.TPU):
-        _refuse(strategy, "auto or one_device")
+    if strategy is Strategy.TPU:
+        names = tf_strategies.for_tpu()
+        return names, strategy, {"devices": f"a TPU of {len(names)} cores", "strategy": "as runtime.strategy says"}
     found = gpus()
-    why = {
-        "devices": ", ".join(device_name(one) for one in found) or "TensorFlow sees no GPU",
-        "strategy": "as runtime.strategy says" if strategy is Strategy.ONE_DEVICE else "there is one device",
-    }
-    return (f"{kind()}:0",), Strategy.ONE_DEVICE, why
+    why = {"devices": ", ".join(device_name(one) for one in found) or "TensorFlow sees no GPU"}
+    if strategy is Strategy.MIRRORED or (strategy is Strategy.AUTO and len(found) > 1):
+        names = tf_strategies.for_mirrored()
+        reason = "as runtime.strategy says" if strategy is Strategy.MIRRORED else f"there are {len(found)} GPUs"
+        if len(names) == 1:
+            reason += ", with one replica: there is one device"
+        return names, Strategy.MIRRORED, why | {"strategy": reason}
+    reason = "as runtime.strategy says" if strategy is Strategy.ONE_DEVICE else "there is one device"
+    return (f"{kind()}:0",), Strategy.ONE_DEVICE, why | {"strategy": reason}
 
 
 def _refuse(strategy: Strategy, expected: str) -> None:
@@ -204,6 +216,10 @@ def kind() -> str:
     """Of the devices that Keras computes on: "CPU", "GPU" or "TPU"."""
     if _is_jax():
         return _jax_devices()[0].platform.upper()
+    import tensorflow as tf
+
+    if tf.config.list_physical_devices("TPU"):
+        return "TPU"
     return "GPU" if gpus() else "CPU"
 
 

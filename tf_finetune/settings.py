@@ -87,6 +87,16 @@ _BESIDE = (
         "auto, one_device, mirrored or tpu beside runtime.backend=tensorflow",
         lambda v: v["runtime.backend"] is not Backend.TENSORFLOW or v["runtime.strategy"] not in OF_JAX,
     ),
+    (
+        "train.num_shapes",
+        "1 to 8 beside runtime.strategy=tpu, which compiles for every shape",
+        lambda v: v["runtime.strategy"] is not Strategy.TPU or v["train.num_shapes"],
+    ),
+    (
+        "train.accumulation_steps",
+        "1 beside runtime.strategy=tpu, whose shapes are fixed",
+        lambda v: v["runtime.strategy"] is not Strategy.TPU or v["train.accumulation_steps"] == 1,
+    ),
 )
 
 

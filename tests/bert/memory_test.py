@@ -11,7 +11,7 @@ import pytest
 
 from tf_finetune import TFBertForSequenceClassification
 from tf_finetune.bert.architecture import BertArchitecture
-from tf_finetune.bert.memory import MIB, StepMemory, num_weights, step_memory
+from tf_finetune.bert.memory import MIB, StepMemory, exchanged_bytes, num_weights, step_memory
 
 SMALL = BertArchitecture(
     vocab_size=50, hidden_size=64, num_hidden_layers=3, num_attention_heads=4, intermediate_size=128
@@ -103,6 +103,16 @@ def test_the_weights_are_those_of_the_model():
     model = TFBertForSequenceClassification(SMALL)
     model.build()
     assert num_weights(SMALL) == sum(variable.value.shape.num_elements() for variable in model.trainable_weights)
+
+
+def test_devices_exchange_their_gradients_twice_round_the_ring():
+    assert [exchanged_bytes(1000, replicas) for replicas in (1, 2, 4, 8)] == [0, 4000, 6000, 7000]
+
+
+def test_several_devices_have_the_sums_beside_their_own_gradients():
+    options = {"activation_bytes": 4, "gradient_checkpointing": False, "compiled": True}
+    one, several = (step_memory(SMALL, replicas=replicas, **options) for replicas in (1, 8))
+    assert several.fixed - one.fixed == 4 * num_weights(SMALL)
 
 
 def test_a_batch_is_what_is_fixed_its_tokens_and_their_pairs():

@@ -16,6 +16,7 @@ from tf_finetune.bert.model import BertBackbone
 from tf_finetune.commands import batch_memory
 from tf_finetune.commands.train import train
 from tf_finetune.config import Precision
+from tf_finetune.data.order import training_order
 from tf_finetune.errors import RunError
 from tf_finetune.training import free_memory
 
@@ -97,6 +98,25 @@ class TestBudget:
         with pytest.raises(InputError, match=expected):
             train(config, tmp_path / "run")
         assert not (tmp_path / "run").exists()
+
+    @pytest.mark.parametrize("kind", ["GPU", "CPU"])
+    def test_several_devices_take_their_shares(self, config, has, monkeypatch, capsys, kind):
+        """Each has its own memory, or all of them the machine's."""
+        monkeypatch.setattr(devices, "replicas_at_work", lambda: 2)
+        monkeypatch.setattr(devices, "kind", lambda: kind)
+        memory = memory_of(config)
+        free = int(memory.of_batch(3, 16) / batch_memory.SHARE) + 1
+        monkeypatch.setattr(free_memory, "of_gpu", lambda: free)
+        has(2 * free)
+        config.train.batch_tokens = 0
+        lengths, architecture = np.full(100, 16), BertArchitecture.from_folder(config.model.checkpoint)
+        found = batch_memory.with_budget(config, lengths, architecture)
+        assert "GiB free on each of 2 devices" in capsys.readouterr().out
+        order = training_order(
+            lengths, batch_size=1, batch_tokens=found.train.batch_tokens, seed=0, epoch=0, rows_multiple_of=2
+        )
+        assert order.rows.max() / 2 <= 3
+        assert found.train.batch_tokens == 2 * (3 - 1) * 16  # one of them may have a text more than its half
 
     def test_it_needs_to_know_what_is_free(self, config, has, tmp_path):
         has(None)

@@ -248,12 +248,13 @@ class TestSkipping:
         with pytest.raises(ValueError, match=expected):
             AdamWeightDecay(skip_nonfinite_steps=True, **{option: value})
 
-    def test_a_strategy_is_refused(self):
+    @pytest.mark.parametrize("option", ["gradient_accumulation_steps", "ema_overwrite_frequency"])
+    def test_what_does_not_go_with_a_strategy_is_refused(self, option):
         with (
             tf.distribute.MirroredStrategy(["CPU:0"]).scope(),
-            pytest.raises(ValueError, match="goes with one device. Received: a tf.distribute strategy"),
+            pytest.raises(ValueError, match=f"`{option}` goes with one device. Received: a tf.distribute strategy"),
         ):
-            AdamWeightDecay(skip_nonfinite_steps=True).build([keras.Variable(1.0)])
+            AdamWeightDecay(use_ema=True, **{option: 2}).build([keras.Variable(1.0)])
 
     @pytest.mark.parametrize("where", range(3))
     @pytest.mark.parametrize("value", [np.inf, np.nan])

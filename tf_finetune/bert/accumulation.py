@@ -9,7 +9,8 @@ def accumulated_step(model: keras.Model, data, pieces: int) -> dict[str, Any]:
     """Keras's `train_step` with the memory of one piece and the gradient of the whole batch.
 
     Each piece's loss counts by its share of the batch's examples, so that pieces of different sizes, and examples with
-    weights, add up to the batch's own loss.
+    weights, add up to the batch's own loss. Under a tf.distribute strategy each replica computes its own rows in
+    pieces, and the gradients are summed over the replicas once, at the end.
 
     Args:
         model: compiled and built.
@@ -51,6 +52,8 @@ def accumulated_step(model: keras.Model, data, pieces: int) -> dict[str, Any]:
         shape_invariants=(*shapes, tf.TensorShape([])),
         parallel_iterations=1,  # another piece at the same time would take its memory, too
     )
-    model._loss_tracker.update_state(loss, sample_weight=examples)
+    # Keras divides a loss by the number of replicas, whose gradients are summed.
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    model._loss_tracker.update_state(loss * replicas, sample_weight=examples)
     model.optimizer.apply_gradients(zip(gradients, variables, strict=True))
     return model.compute_metrics(inputs, labels, logits, sample_weight=weights)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 import keras
 from keras import layers, ops
 
+from tf_finetune import replicas
 from tf_finetune.bert import kernels
 from tf_finetune.bert.architecture import BertArchitecture
 
@@ -76,7 +77,7 @@ class Dropout(layers.Dropout):
 
     def draw(self, training: bool | None):
         """Two integers that say what to drop; None where nothing is dropped."""
-        return self.seed_generator.next() if training and self.rate else None
+        return replicas.own_seed(self.seed_generator.next()) if training and self.rate else None
 
     def call(self, inputs, training=None):
         seed = self.draw(training)

@@ -15,7 +15,7 @@ ERF = ("gelu", "gelu_python")
 
 @dataclasses.dataclass(frozen=True)
 class StepMemory:
-    """Bytes that training takes on top of the weights, which are in memory before it begins.
+    """Bytes that training takes on one device on top of the weights, which are in memory before it begins.
 
     Attributes:
         fixed: whatever the batch: gradients, two slots of the optimizer, another copy of the gradients on their way to
@@ -46,6 +46,7 @@ def step_memory(
     compiled: bool,
     accumulation: bool = False,
     averages: bool = False,
+    replicas: int = 1,
     trained_weights: int | None = None,
 ) -> StepMemory:
     """What a step takes with an Adam optimizer and clipped gradients.
@@ -57,6 +58,8 @@ def step_memory(
         compiled: whether the operations of native/ are used; they keep less.
         accumulation: whether gradients are summed over the pieces of a batch; "batch" then means a piece.
         averages: whether a moving average of the weights is kept.
+        replicas: devices that share each batch; "batch" then means the share of one, and beside its own gradients it
+            has the sums of all.
         trained_weights: numbers in the weights that are trained; None means all. What blocks keep is counted of all.
     """
     trained = num_weights(architecture) if trained_weights is None else trained_weights
@@ -72,13 +75,27 @@ def step_memory(
     if gradient_checkpointing:
         kept, kept_pairs = layers * hidden * activation_bytes, blocks_at_work * pairs_in_block
     # The sums so far and those with a piece's gradient; the averages and what becomes of them in a step.
-    copies = 2 * (accumulation + averages) * trained * FLOAT32
+    copies = (2 * accumulation + 2 * averages + (replicas > 1)) * trained * FLOAT32
     embeddings = 8 * hidden * FLOAT32  # looked up and added in float32, three sparse gradients on the way back
     return StepMemory(
         fixed=4 * trained * FLOAT32 + copies + _rounded_kernels(architecture, activation_bytes) + BASE,
         per_token=kept + blocks_at_work * in_block + embeddings,
         per_pair=kept_pairs + pairs_at_work,
     )
+
+
+def exchanged_bytes(trained_weights: int, replicas: int) -> int:
+    """Bytes that each of several devices sends in one step, and receives, to sum the gradients of all.
+
+    The float32 gradients of all trained weights, those of tables whole, once round a ring of the devices and a second
+    time for the sums: 2 (n - 1) / n of them, the least that an all-reduce can do (Patarasuk and Yuan 2009). However
+    large the batch and in however many pieces it is computed, they are exchanged once.
+
+    Args:
+        trained_weights: numbers in the weights that are trained.
+        replicas: n, devices that share each batch; one alone sends nothing.
+    """
+    return 2 * (replicas - 1) * trained_weights * FLOAT32 // replicas
 
 
 def num_weights(architecture: BertArchitecture) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
+from tf_finetune import replicas
 from tf_finetune.bert import hf_weights, jax_step
 from tf_finetune.bert.accumulation import accumulated_step
 from tf_finetune.bert.architecture import MULTI_LABEL, REGRESSION, BertArchitecture, label_names
@@ -83,6 +84,13 @@ class _BertBase(keras.Model):
             return accumulated_step(self, *args, pieces=self.accumulation_steps)
         with compiled.unused() if self.jit_compile else contextlib.nullcontext():
             return super().train_step(*args, **kwargs)
+
+    def get_metrics_result(self):
+        """Keras's; in a step that several devices share, of all of them: one's own would not count by its examples."""
+        if not (replicas.is_replica() and self.metrics_variables):
+            return super().get_metrics_result()
+        with replicas.metrics_of_all(self.metrics_variables):
+            return super().get_metrics_result()
 
     def get_config(self) -> dict[str, Any]:
         architecture = {"model_type": "bert", **self.architecture.to_dict()}

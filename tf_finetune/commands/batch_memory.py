@@ -39,7 +39,7 @@ def with_budget(
     architecture: BertArchitecture,
     trained_weights: int | None = None,
 ) -> ExperimentConfig:
-    """A copy in which train.batch_tokens=0 has become the most tokens that fit.
+    """A copy in which train.batch_tokens=0 has become the most tokens that fit, on all devices at work together.
 
     Args:
         config: as it was asked for; where it says how large batches are, it comes back as it is.
@@ -55,8 +55,12 @@ def with_budget(
     free = _free()
     if free is None:
         raise _unknown("this device does not say how much memory is free")
+    replicas = devices.replicas_at_work()
+    if devices.kind() == "CPU":  # whose logical devices share its memory
+        free //= replicas
     tokens = _largest_budget(config, lengths, _step_memory(config, architecture, trained_weights), free)
-    print(f"batch_tokens: {tokens} tokens a batch, by the {_gib(free)} free", flush=True)
+    each = f" on each of {replicas} devices" if replicas > 1 else ""
+    print(f"batch_tokens: {tokens} tokens a batch, by the {_gib(free)} free{each}", flush=True)
     return dataclasses.replace(config, train=dataclasses.replace(config.train, batch_tokens=tokens))
 
 
@@ -117,7 +121,7 @@ def expected_memory(
     """The arguments are those of `warn_of_too_large`."""
     texts, length = _largest_batch(config, lengths)
     memory, replicas = _step_memory(config, architecture, trained_weights), devices.replicas_at_work()
-    needed = memory.of_batch(math.ceil(texts / replicas / config.train.accumulation_steps), length)
+    needed = memory.of_batch(math.ceil(texts / _parts(config)), length)
     together = replicas if devices.kind() == "CPU" else 1
     return ExpectedMemory(texts, length, together * needed, _free())
 
@@ -184,6 +188,7 @@ def _step_memory(
         compiled=compiled.operations() is not None,
         accumulation=config.train.accumulation_steps > 1,
         averages=config.optimizer.ema_momentum > 0,
+        replicas=devices.replicas_at_work(),
         trained_weights=trained_weights,
     )
 
@@ -199,11 +204,14 @@ def _largest_budget(config: ExperimentConfig, lengths: np.ndarray, memory: StepM
             expected=f"{_gib(memory.of_batch(1, longest) / SHARE)} free for {longest} tokens, or {others}",
             got=_gib(free),
         )
-    if devices.kind() != "CPU":  # each device has as much, and a share of the batch
-        tokens *= devices.replicas_at_work()
-    if (pieces := config.train.accumulation_steps) > 1:  # of which one may hold a text more than its share
-        tokens = pieces * (tokens - longest)
+    if (parts := _parts(config)) > 1:  # of which one may hold a text more than its share
+        tokens = parts * (tokens - longest)
     return max(longest, min(tokens, int(lengths.sum())))
+
+
+def _parts(config: ExperimentConfig) -> int:
+    """Of a batch, each of which has a device's memory to itself: on other devices, or one after the other."""
+    return devices.replicas_at_work() * config.train.accumulation_steps
 
 
 def _largest_batch(config: ExperimentConfig, lengths: np.ndarray) -> tuple[int, int]:

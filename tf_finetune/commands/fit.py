@@ -56,9 +56,13 @@ def fit(inputs: Inputs, run: Workdir, stops: Stops, *, num_train_steps: int | No
     Returns:
         The content of best.json.
     """
-    chosen = set_up(inputs.config)
+    config = inputs.config
+    chosen, shown = set_up(config), _shown(inputs.splits, config)
     with chosen.scope():
-        return _fit(inputs, run, stops, chosen, num_train_steps)
+        best = _fit(inputs, run, stops, chosen, num_train_steps)
+    folder, options = run.best_checkpoint(), settings.classifier_options(config)
+    _show_answers(Classifier.from_checkpoint(folder, temperature=temperature_of(folder), **options), shown)
+    return best
 
 
 def _fit(
@@ -99,8 +103,6 @@ def _fit(
             saved=earlier.state if earlier else None,
         ).train()
     print(f"after training for {time.perf_counter() - began:.0f} s, validation included:")
-    folder, options = run.best_checkpoint(), settings.classifier_options(config)
-    _show_answers(Classifier.from_checkpoint(folder, temperature=temperature_of(folder), **options), shown)
     return best
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tf_finetune import devices, runtime, settings
+from tf_finetune import devices, replicas, runtime, settings
 from tf_finetune.bert import tiny
 from tf_finetune.bert.architecture import BertArchitecture
 from tf_finetune.bert.layers import LORA_TARGETS
@@ -146,16 +146,17 @@ def compile_classifier(
     classifier.model.compile(optimizer, loss, weighted_metrics=metrics, jit_compile=is_with_xla(config))
     if metrics:  # Keras makes the rest of them within the first step; those of a checkpoint want a place before
         logits = np.zeros((1, len(classifier.label_names)), np.float32)
-        classifier.model.compute_metrics(None, labels[:1], logits)
-        classifier.model.reset_metrics()
+        with keras.StatelessScope():  # they are made and count nothing
+            classifier.model.compute_metrics(None, labels[:1], logits)
     return rates
 
 
 def is_with_xla(config: ExperimentConfig) -> bool:
     """Whether steps are compiled by XLA. It compiles for every batch length anew, so on TensorFlow only where these are
-    few; on a CPU our own operations are faster. JAX has no other way."""
+    few; on a CPU our own operations are faster. JAX has no other way. Under tf.distribute Keras would have it compile
+    the step of all devices together, which it cannot."""
     few, whole = config.train.num_shapes and devices.gpus(), config.train.accumulation_steps == 1
-    return devices.keras_backend() == "jax" or bool(few and whole)
+    return devices.keras_backend() == "jax" or bool(few and whole and not replicas.has_strategy())
 
 
 def _loss(classifier: Classifier, label_smoothing: float) -> keras.losses.Loss:

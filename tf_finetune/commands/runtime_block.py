@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from tf_finetune import devices
 from tf_finetune.commands.batch_memory import ExpectedMemory
-from tf_finetune.config import ExperimentConfig
+from tf_finetune.config import ExperimentConfig, Strategy
 from tf_finetune.devices import Devices
 from tf_finetune.native import compiled
 
@@ -41,6 +41,10 @@ def _xla(trained_on: Devices, with_xla: bool) -> str:
         return "on: JAX compiles every step by it, once for each shape"
     if with_xla:
         return "on: a GPU gets batches of few shapes"
+    if trained_on.strategy is Strategy.TPU:
+        return "on: a TPU computes nothing else"
+    if trained_on.strategy is Strategy.MIRRORED:
+        return "off: it cannot compile what Keras makes of the step of several devices"
     return "off: on TensorFlow it pays on GPUs alone, with train.num_shapes and without accumulation"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tf_finetune import devices, runtime
+from tf_finetune import devices, replicas, runtime
 from tf_finetune.bert.architecture import BertArchitecture
 from tf_finetune.bert.flops import step_flops
 from tf_finetune.commands import batch_memory
@@ -100,8 +100,10 @@ class TrainingLoop:
     def _train_to(self, order: BatchOrder, stop: int) -> None:
         """Trains as far as a batch of the epoch, or until a checkpoint is due or a signal came."""
         state, train, model = self.state, self.tokenized["train"], self.classifier.model
-        dataset, waited = batches(train, order, first=state.batch).take(stop - state.batch), None
-        if not devices.is_deterministic():
+        shared = devices.replicas_at_work() > 1
+        dataset = batches(train, order, first=state.batch, weighted=shared).take(stop - state.batch)
+        waited = None
+        if not (devices.is_deterministic() or replicas.has_strategy()):  # which has batches fetched ahead of the step
             dataset, waited = timed(dataset)
         kept = checkpoints.what_is_kept(self.run.checkpoints)
         kind = FiniteMetricsInStep if devices.keras_backend() == "jax" else FiniteMetrics

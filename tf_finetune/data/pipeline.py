@@ -47,7 +47,9 @@ class _Fetching:
 _fetching = _Fetching()
 
 
-def batches(examples: TokenizedExamples, order: BatchOrder, *, first: int = 0) -> "tf.data.Dataset":
+def batches(
+    examples: TokenizedExamples, order: BatchOrder, *, first: int = 0, weighted: bool = False
+) -> "tf.data.Dataset":
     """The batches of one pass, each padded to its own width.
 
     Rows that stand for no example have one token, whose id is 0, and weight 0. The others of their batch weigh the
@@ -57,15 +59,17 @@ def batches(examples: TokenizedExamples, order: BatchOrder, *, first: int = 0) -
         examples: the tokenised texts.
         order: which example stands in which batch.
         first: the batch to begin with; those before it are not made.
+        weighted: whether weights are among the tensors also where all of them are 1: what is compiled for one epoch
+            then serves another, whose order has no row without an example.
 
     Returns:
         A dataset of known cardinality, of `({"input_ids", "attention_mask", "token_type_ids"}, labels)`, three int32
-        tensors (batch, length) and one (batch, ...); followed by float32 weights (batch,) where the examples have some
-        or the order has rows without an example.
+        tensors (batch, length) and one (batch, ...); followed by float32 weights (batch,) where the examples have some,
+        the order has rows without an example, or they are asked for.
     """
     import tensorflow as tf
 
-    weighted = examples.weights is not None or bool((order.examples == PADDING).any())
+    weighted = weighted or examples.weights is not None or bool((order.examples == PADDING).any())
     labels = examples.labels
     specification = (
         tf.TensorSpec([None], tf.int32),
@@ -101,6 +105,8 @@ def batches(examples: TokenizedExamples, order: BatchOrder, *, first: int = 0) -
     # Nothing here is left to tune, and the thread that would may sleep for a while after its pipeline is given up.
     options = tf.data.Options()
     options.autotune.enabled = False
+    # Where several devices share a batch each takes its rows of it; what is read is not theirs to divide.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     chunks = tf.data.Dataset.range(first, len(order), CHUNK).map(chunk).prefetch(1)
     made = chunks.flat_map(cut).prefetch(PREFETCH).with_options(options)
     return made.apply(tf.data.experimental.assert_cardinality(len(order) - first))

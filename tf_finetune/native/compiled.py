@@ -77,8 +77,8 @@ def why_not() -> str:
         return "only on Linux"
     if devices.keras_backend() != "tensorflow":
         return "JAX trains"
-    if devices.gpus():
-        return "a GPU trains"
+    if (kind := devices.kind()) != "CPU":
+        return f"a {kind} trains"
     return "" if _compiler() else "no C++ compiler"
 
 

@@ -137,8 +137,8 @@ class FiniteMetrics(keras.callbacks.Callback):
         else:
             state_arrays.restore_metrics(self.model, self.kept)
         optimizer = self.model.optimizer
-        self.skipped_steps = int(optimizer.skipped_steps)
-        self._check(int(optimizer.skipped_in_a_row))
+        self.skipped_steps = int(optimizer.skipped_steps.numpy())
+        self._check(int(optimizer.skipped_in_a_row.numpy()))
 
     def _check(self, in_a_row: int) -> None:
         if in_a_row > self.most:

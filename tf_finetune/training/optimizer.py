@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import keras
 from keras import ops
 
+from tf_finetune import replicas
 from tf_finetune.training import kernels
 
 # Weights that carry no decay in BERT (Devlin et al. 2019): every bias, and LayerNorm's gamma and beta.
@@ -105,13 +106,15 @@ class AdamWeightDecay(keras.optimizers.AdamW):
     a path such as `bert/layer_0/attention/output_dense/bias` says which weight it is. On the TensorFlow
     backend one fused kernel updates each weight in one pass; elsewhere Keras's own update runs.
 
+    Under a tf.distribute strategy the gradients are summed over all replicas before they are clipped, where Keras clips
+    each replica's own; and every copy of the weights is updated, or none is.
+
     Args:
         exclude_from_weight_decay: regular expressions searched in each weight's path.
         learning_rate_factors: pairs of a regular expression and a number: the learning rate, and with it the decay, of
-            the weights whose path has the first that fits is multiplied by it (one device).
+            the weights whose path has the first that fits is multiplied by it.
         skip_nonfinite_steps: whether a step whose loss or gradient is not finite changes no weight and no slot; it
-            counts as a step all the same (JAX, or TensorFlow on one device; neither accumulated gradients nor scaled
-            losses).
+            counts as a step all the same (TensorFlow or JAX; neither accumulated gradients nor scaled losses).
         ends_with_averages: whether, with `use_ema`, the end of `fit` puts the averages in the weights' place, as
             Keras's optimizers do; without it they are there within `averaged()` alone, and training can go on.
         **kwargs: those of keras.optimizers.AdamW.
@@ -148,9 +151,10 @@ class AdamWeightDecay(keras.optimizers.AdamW):
     def build(self, variables):
         if self.built:
             return
+        for option in ("gradient_accumulation_steps", "ema_overwrite_frequency"):
+            if replicas.has_strategy() and getattr(self, option):
+                raise ValueError(f"`{option}` goes with one device. Received: a tf.distribute strategy")
         if self.skip_nonfinite_steps:
-            if keras.backend.backend() == "tensorflow" and _has_strategy():
-                raise ValueError("`skip_nonfinite_steps` goes with one device. Received: a tf.distribute strategy")
             self.skipped_steps = self.add_variable((), dtype="int32", name="skipped_steps")
             self.skipped_in_a_row = self.add_variable((), dtype="int32", name="skipped_in_a_row")
         excluded = [v for v in variables if any(re.search(p, v.path) for p in self.excluded_patterns)]
@@ -183,6 +187,9 @@ class AdamWeightDecay(keras.optimizers.AdamW):
             super().finalize_variable_values(var_list)
 
     def apply(self, grads, trainable_variables=None):
+        if replicas.is_replica():
+            self._apply_in_replica(grads, trainable_variables)
+            return
         # Of a sparse embedding gradient Keras would take the norm of its rows, one for each token of the
         # batch, where the gradient of a word is the sum of them.
         if keras.backend.backend() == "tensorflow":
@@ -220,13 +227,55 @@ class AdamWeightDecay(keras.optimizers.AdamW):
             self.skipped_in_a_row.assign(0)
             return self.iterations.value.read_value()
 
-        def skip():
-            for count in (self.iterations, self.skipped_steps, self.skipped_in_a_row):
-                count.assign_add(1)
-            return self.iterations.value.read_value()
-
-        tf.cond(tf.math.is_finite(self._norm), update, skip)
+        tf.cond(tf.math.is_finite(self._norm), update, self._skip)
         self._norm = None
+
+    def _skip(self):
+        for count in (self.iterations, self.skipped_steps, self.skipped_in_a_row):
+            count.assign_add(1)
+        return self.iterations.value.read_value()
+
+    def _apply_in_replica(self, grads, trainable_variables) -> None:
+        """The same for one of several replicas: the sum of all gradients, and one decision for all copies."""
+        import tensorflow as tf
+
+        variables = list(self._trainable_variables if trainable_variables is None else trainable_variables)
+        grads, variables = self._filter_empty_gradients(grads, variables)
+        # The rows of a sparse one are others on each replica; whole, they are summed as fast as the rest.
+        grads = replicas.summed([kernels.dense_gradient(gradient) for gradient in grads])
+        if self.loss_scale_factor is not None:
+            grads = [gradient / self.loss_scale_factor for gradient in grads]
+        norm = replicas.agreed(kernels.global_norm(grads))
+        grads = self._clip_gradients(grads, norm)
+
+        def decide(strategy, grads, norm):
+            def update():
+                rate = self.learning_rate
+                for variable, gradient in zip(variables, grads, strict=True):
+                    strategy.extended.update(variable.value, self._update_copy, args=(gradient, rate), group=False)
+                    if variable.constraint is not None:
+                        variable.assign(variable.constraint(variable))
+                if self.skip_nonfinite_steps:
+                    self.skipped_in_a_row.assign(0)
+                self._iterations.assign_add(1)
+                return self.iterations.value.read_value()
+
+            if self.skip_nonfinite_steps:
+                tf.cond(tf.math.is_finite(replicas.first_of(strategy, norm)), update, self._skip)
+            else:
+                update()
+
+        replicas.on_all_copies(decide, grads, norm)
+
+    def _update_copy(self, variable, gradient, learning_rate) -> None:
+        """Decay, step and average of one device's copy of a weight."""
+        if self.weight_decay and self._use_weight_decay(variable):
+            variable.assign(variable * (1 - learning_rate * self.weight_decay * self._factor(variable)))
+        self.update_step(gradient, variable, learning_rate)
+        if self.use_ema:  # as Keras has it: the first step's weights are the first average
+            average = self._model_variables_moving_average[self._get_variable_index(variable)]
+            share = self.ema_momentum * ops.cast(ops.not_equal(self.iterations, 0), variable.dtype)
+            average.assign(share * average + (1 - share) * variable)
 
     def scale_loss(self, loss):
         # Keras asks for the loss here, before its gradient. Where only the loss is not finite, the gradient is made so.
@@ -234,16 +283,16 @@ class AdamWeightDecay(keras.optimizers.AdamW):
             loss = loss * ops.where(ops.isfinite(loss), 1.0, float("nan"))
         return super().scale_loss(loss)
 
-    def _clip_gradients(self, grads):
+    def _clip_gradients(self, grads, norm=None):
         if keras.backend.backend() != "tensorflow" or not self.global_clipnorm or self.clipnorm:
             return super()._clip_gradients(grads)
-        norm = kernels.global_norm(grads) if self._norm is None else self._norm
+        norm = self._norm if norm is None else norm
+        norm = kernels.global_norm(grads) if norm is None else norm
         return kernels.clipped_by_global_norm(grads, self.global_clipnorm, norm)
 
     def _apply_weight_decay(self, variables):
-        strategy = keras.backend.backend() == "tensorflow" and _has_strategy()
-        if self.weight_decay is None or not self.weight_decay or strategy:
-            return super()._apply_weight_decay(variables)
+        if not self.weight_decay:
+            return
         decay = self.learning_rate * self.weight_decay
         for variable in filter(self._use_weight_decay, variables):
             # One pass, where the parent's three products and a subtraction make four.
@@ -280,13 +329,6 @@ class AdamWeightDecay(keras.optimizers.AdamW):
             "ends_with_averages": self.ends_with_averages,
         }
         return {**super().get_config(), **ours}
-
-
-def _has_strategy() -> bool:
-    """Whether weights may be copies on several devices (TensorFlow only)."""
-    import tensorflow as tf
-
-    return tf.distribute.has_strategy()
 
 
 def layer_decay_factors(layer_decay: float, num_hidden_layers: int) -> list[tuple[str, float]]:
