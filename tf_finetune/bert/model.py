@@ -84,6 +84,10 @@ class _BertBase(keras.Model):
         with compiled.unused() if self.jit_compile else contextlib.nullcontext():
             return super().train_step(*args, **kwargs)
 
+    def predict_step(self, *args, **kwargs):
+        answered = super().predict_step(*args, **kwargs)
+        return jax_step.whole(answered) if keras.backend.backend() == "jax" else answered
+
     def get_config(self) -> dict[str, Any]:
         architecture = {"model_type": "bert", **self.architecture.to_dict()}
         return {"name": self.name, "trainable": self.trainable, "architecture": architecture}
