@@ -5,11 +5,12 @@ import json
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Iterable, Sequence
 
 from absl import flags
 
-from tf_finetune import command_flags, devices, settings
+from tf_finetune import command_flags, devices, processes, settings
 from tf_finetune.config import Backend
 from tf_finetune.errors import FOUND_STATUS, INTERRUPTED_STATUS, Found, InputError, Interrupted, RunError
 
@@ -20,7 +21,18 @@ TRAINING = ("train", "cross-validate", "find-learning-rate", "sweep")
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status: 0 done, 2 bad input, 3 measured and the answer is no (compare, drift),
     75 interrupted and to be gone on with by the same command, 1 anything else."""
-    argv = list(sys.argv if argv is None else argv)
+    try:
+        status = _status(list(sys.argv if argv is None else argv))
+    except BaseException:  # a mistake of ours
+        if processes.count() > 1:
+            traceback.print_exc()
+            processes.end(1)
+        raise
+    processes.end(status)
+    return status
+
+
+def _status(argv: list[str]) -> int:
     try:
         return _run(argv)
     except (InputError, flags.Error) as error:
@@ -63,6 +75,8 @@ def _run(argv: list[str]) -> int:
     values = command_flags.define(argv)
     positional = values(argv)[2:]
     command_flags.check(command, values, positional)
+    if command != "train":
+        processes.refuse(command)
     settings.validated(values.config)  # before TensorFlow is imported: a wrong value is answered at once
     _prepare_environment(values.config.runtime.backend if command in TRAINING else Backend.TENSORFLOW)
     _call(command, values, positional)

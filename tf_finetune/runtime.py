@@ -4,7 +4,7 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 
 def warn(text: str) -> None:
@@ -42,16 +42,19 @@ def import_tensorflow_quietly() -> None:
 
 
 @contextlib.contextmanager
-def quietly() -> Iterator[None]:
-    """What native code says on standard error inside is not shown; exceptions are raised as ever."""
+def quietly(*, streams: Sequence[int] = (2,)) -> Iterator[None]:
+    """What native code says inside, on standard error or on whichever streams, is not shown; exceptions are raised as
+    ever."""
     with tempfile.TemporaryFile() as unread:
-        kept = os.dup(2)
-        os.dup2(unread.fileno(), 2)
+        kept = [os.dup(stream) for stream in streams]
+        for stream in streams:
+            os.dup2(unread.fileno(), stream)
         try:
             yield
         finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+            for stream, before in zip(streams, kept, strict=True):
+                os.dup2(before, stream)
+                os.close(before)
 
 
 @contextlib.contextmanager
