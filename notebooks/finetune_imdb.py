@@ -17,9 +17,9 @@
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/tf_finetune/blob/main/notebooks/finetune_imdb.ipynb)
 #
 # From a pretrained BERT and labelled text to a SavedModel that takes raw text and answers with a label and a calibrated
-# probability. *Run all* does everything: on a **GPU** or a **TPU** BERT-base learns IMDB, 50,000 long film reviews; where
-# there is only a **CPU**, a small BERT learns some short ones, in minutes. In Colab, *Runtime > Change runtime type* is
-# where an accelerator is chosen.
+# probability. *Run all* does everything: on a **GPU** or a **TPU** BERT-base learns IMDB, 50,000 long film reviews;
+# where there is only a **CPU**, a small BERT learns some short ones, in minutes. In Colab, *Runtime > Change runtime
+# type* is where an accelerator is chosen.
 
 # %% [markdown]
 # ## 1. What to run
@@ -62,19 +62,15 @@ REPOSITORY = "OWNER/tf_finetune"
 KEPT = ("numpy", "tensorflow", "tensorflow-text", "keras", "jax", "jaxlib", "matplotlib", "protobuf", "ipykernel")
 
 
-def version_lines(names):
-    """A line NAME==VERSION for each package that is installed."""
-    installed = {one.metadata["Name"].lower(): one.version for one in importlib.metadata.distributions()}
-    return [f"{name}=={installed[name]}" for name in names if name in installed]
-
-
 def install():
     """From a wheel beside this notebook, else from the repository; both carry the configs."""
     wheels = sorted(Path().glob("tf_finetune-*.whl"))
     source = str(wheels[-1]) if wheels else f"tf_finetune @ git+https://github.com/{REPOSITORY}"
     if source.endswith("OWNER/tf_finetune"):
-        raise SystemExit("REPOSITORY names no repository yet: upload a wheel (python -m build) beside this notebook")
-    Path("kept.txt").write_text("\n".join(version_lines(KEPT)), encoding="utf-8")
+        raise RuntimeError("REPOSITORY names no repository yet: put a wheel (python -m build) beside this notebook")
+    installed = {one.name.lower().replace("_", "-"): one.version for one in importlib.metadata.distributions()}
+    kept = [f"{name}=={installed[name]}\n" for name in KEPT if name in installed]
+    Path("kept.txt").write_text("".join(kept), encoding="utf-8")
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--constraint=kept.txt", source], check=True)
     importlib.invalidate_caches()
 
@@ -86,11 +82,15 @@ print(f"tf_finetune {importlib.metadata.version('tf_finetune')}")
 
 # %% [markdown]
 # A GPU is TensorFlow's. A TPU is JAX's: Keras then trains on JAX, TensorFlow reads the data on the host and makes the
-# export in a second process. Keras takes its backend from the environment when it is first imported, so this comes before.
+# export in a second process. Keras takes its backend from the environment when it is first imported, which is why this
+# comes before.
 
 # %%
 import os
 import shutil
+import warnings
+
+warnings.filterwarnings("ignore", message="IProgress not found")  # bars without ipywidgets are of letters
 
 
 def accelerator():
@@ -108,9 +108,11 @@ found = accelerator()
 if found == "TPU":
     os.environ["KERAS_BACKEND"] = "jax"
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's own log is for its developers
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
+from tf_finetune import runtime
+
+runtime.quieten_libraries()
+runtime.import_tensorflow_quietly()
 import keras
 
 print(f"{found} found; Keras {keras.__version__} on {keras.backend.backend()}")
@@ -118,8 +120,10 @@ print(f"{found} found; Keras {keras.__version__} on {keras.backend.backend()}")
 # %% [markdown]
 # ### Optional: a run that outlives the session
 #
-# A Colab session may end before the training does. With the run's folder on Google Drive, run all of this again in a new
-# session, and it goes on from the last checkpoint, ten minutes old at most. Off unless you say `True`.
+# A Colab session may end before the training does. With the run's folder on Google Drive, run all of this again in a
+# new session, and it goes on from the last checkpoint, ten minutes old at most. Off unless you say `True`; it asks for
+# access to your Drive. A checkpoint of BERT-base with its training state takes 1.3 GB there, of which the last two and
+# the best are kept; those that are removed may be in Drive's bin until you empty it.
 
 # %%
 on_drive = False  # @param {type:"boolean"}
@@ -140,8 +144,8 @@ from tf_finetune import settings
 if config_name == "auto" and found == "CPU":
     config_name = "reviews_minilm"
     overrides = {"data.max_examples": 2000} | overrides
-    print("Only a CPU is here, on which BERT-base would take hours for IMDB: MiniLM learns 2,000 short reviews instead.")
-    print('config_name = "imdb_bert_base" insists.')
+    print("Only a CPU is here, on which BERT-base would take hours for IMDB: instead, a small model (MiniLM) learns")
+    print('2,000 short reviews, unless overrides say otherwise. config_name = "imdb_bert_base" insists.')
 elif config_name == "auto":
     config_name = "imdb_bert_base"
 
@@ -150,7 +154,7 @@ if config_name == "imdb_bert_base":
     config.train.log_every_steps = 200
     config.export.compared_examples = 200  # verification is on the CPU, whatever trained
 config = settings.with_values(config, overrides)
-workdir = Path(runs_folder) / config_name
+workdir = Path(runs_folder) / config_name.replace(":", "_")
 
 print(f"{config.model.checkpoint} on {config.data.source}, {config.data.max_length} tokens a text at most")
 print(f"{config.train.epochs} epochs in batches of {config.train.batch_size}; the run's folder is {workdir}")
@@ -160,12 +164,13 @@ print(f"{config.train.epochs} epochs in batches of {config.train.batch_size}; th
 #
 # The encoder knows English from its pretraining; the classifier on top is new and random. So it guesses.
 #
-# `TFBertForSequenceClassification` is a Keras model, and `model.fit` would train it. From here on `tf_finetune.train` does,
-# which also keeps checkpoints, the best of them, and all that is measured.
+# `TFBertForSequenceClassification` is a Keras model, and `model.fit` would train it. From here on `tf_finetune.train`
+# does, which also keeps checkpoints, the best of them, and all that is measured.
 
 # %%
-import tf_finetune
 import transformers
+
+import tf_finetune
 from tf_finetune.pretrained import local_checkpoint
 
 keras.utils.set_random_seed(config.runtime.seed)
@@ -263,13 +268,14 @@ wrong = ", ".join(
     for column in range(len(names))
     if column != row
 )
-show(figure, f"Confusion matrix, {split}: {results[split]['accuracy']:.1%} of {results[split]['examples']:,} right; {wrong}.")
+right = f"{results[split]['accuracy']:.1%} of {results[split]['examples']:,} right"
+show(figure, f"Confusion matrix, {split}: {right}; {wrong}.")
 
 # %% [markdown]
 # ## 9. Where does it fail?
 #
-# The report says what it was trained on, how sure the numbers are, in which slices it is worse, and shows the wrong answers
-# given with the most confidence, with the words that pushed them.
+# The report says what it was trained on, how sure the numbers are, in which slices it is worse, and shows the wrong
+# answers given with the most confidence, with the words that pushed them.
 
 # %%
 import html
@@ -278,13 +284,15 @@ from IPython.display import HTML
 
 report = tf_finetune.report(workdir)
 page = html.escape((workdir / "report.html").read_text(encoding="utf-8"))
-HTML(f'<iframe title="Report" srcdoc="{page}" sandbox style="width: 100%; height: 640px; border: 1px solid"></iframe>')
+style = "width: 100%; height: 640px; border: 1px solid"
+HTML(f'<div><iframe title="Report" srcdoc="{page}" sandbox style="{style}"></iframe></div>')
 
 # %% [markdown]
 # ## 10. Export and verify
 #
-# A SavedModel that needs neither Python nor this package: the tokenizer and the label names are in its graph. `verify` asks
-# it through TensorFlow's C API, which is what TensorFlow Serving runs, and compares its answers with the checkpoint's.
+# A SavedModel that needs neither Python nor this package: the tokenizer and the label names are in its graph. `verify`
+# asks it through TensorFlow's C API, which is what TensorFlow Serving runs, and compares its answers with the
+# checkpoint's.
 
 # %%
 unverified = settings.with_values(config, {"export.verify": False})  # the next cell does; else the export itself would
@@ -323,8 +331,8 @@ if "google.colab" in sys.modules:
 # %% [markdown]
 # ## What next
 #
-# - **Your own texts**: `config = settings.load("my_data:tickets.csv")` in step 3, a file with the columns `text` and `label`;
+# - **Your own texts**: `config_name = "my_data:tickets.csv"` in step 1, a file with the columns `text` and `label`;
 #   leave step 4 out where there are other than two labels. `tf_finetune.check_data(config)` says what is wrong with it.
-# - **The same without a notebook**: `tf-finetune train --config=imdb_bert_base --workdir=runs/imdb`, and the other steps
-#   by the same names.
+# - **The same without a notebook**: `tf-finetune train --config=imdb_bert_base --workdir=runs/imdb`, and the other
+#   steps by the same names.
 # - Everything else is in the project's README: pairs of texts, several labels, regression, LoRA, sweeps, drift.

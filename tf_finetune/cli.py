@@ -2,7 +2,6 @@
 
 import difflib
 import json
-import logging
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -74,9 +73,7 @@ def _prepare_environment() -> None:
     """Before TensorFlow and Keras are imported: what they read from the environment."""
     runtime.check_backend()
     os.environ["KERAS_BACKEND"] = "tensorflow"  # a Keras configuration file in the home folder may say otherwise
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it announces that PyTorch is missing
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it calls a second model in one process a mistake
+    runtime.quieten_libraries()
 
 
 def _call(command: str, values: flags.FlagValues, positional: list[str]) -> None:
