@@ -59,7 +59,7 @@ from pathlib import Path
 # The one place to change for another repository; `make notebook` carries it to the badges.
 REPOSITORY = "OWNER/tf_finetune"
 # What pip must not replace under a running kernel. Colab's versions are new enough; TensorFlow is missing on its TPUs.
-KEPT = ("numpy", "tensorflow", "tensorflow-text", "keras", "jax", "jaxlib", "matplotlib", "protobuf", "ipykernel")
+KEPT = ("numpy", "tensorflow", "tensorflow-text", "keras", "jax", "jaxlib", "matplotlib", "ipykernel")
 
 
 def install():
