@@ -299,8 +299,8 @@ unverified = settings.with_values(config, {"export.verify": False})  # the next 
 exported = tf_finetune.export(workdir, unverified)
 
 # %%
-checks = tf_finetune.verify(workdir)
-print(f"{sum(check.kept is True for check in checks)} of {len(checks)} promises kept, none broken")
+tf_finetune.verify(workdir)
+print("no promise is broken")  # or else this line would not have been reached
 
 # %% [markdown]
 # ## 11. Ask it
