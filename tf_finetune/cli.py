@@ -2,7 +2,6 @@
 
 import difflib
 import json
-import logging
 import os
 import sys
 import traceback
@@ -10,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from absl import flags
 
-from tf_finetune import command_flags, devices, processes, settings
+from tf_finetune import command_flags, devices, processes, runtime, settings
 from tf_finetune.config import Backend
 from tf_finetune.errors import FOUND_STATUS, INTERRUPTED_STATUS, Found, InputError, Interrupted, RunError
 
@@ -91,9 +90,7 @@ def _utf8(argument: str) -> str:
 def _prepare_environment(backend: Backend) -> None:
     """Before TensorFlow and Keras are imported: what they read from the environment."""
     devices.check_backend(backend)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it announces that PyTorch is missing
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it calls a second model in one process a mistake
+    runtime.quieten_libraries()
 
 
 def _call(command: str, values: flags.FlagValues, positional: list[str]) -> None:

@@ -1,6 +1,7 @@
 """What a run says on the screen, and the precision that models are built in."""
 
 import contextlib
+import logging
 import os
 import sys
 import tempfile
@@ -35,10 +36,22 @@ def say(line: str) -> None:
     print(shown.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
+def quieten_libraries() -> None:
+    """For the rest of the process: of TensorFlow and transformers only errors are shown, unless the environment says
+    otherwise. To be called before they are imported."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it announces that PyTorch is missing
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it calls a second model in one process a mistake
+
+
 def import_tensorflow_quietly() -> None:
     """Imports TensorFlow without the lines that 2.21 logs while it loads, whatever the log level says."""
+    log = logging.getLogger("tensorflow")
+    level = log.level
     with quietly():
         import tensorflow  # noqa: F401
+    if level:
+        log.setLevel(level)  # in a notebook TensorFlow has set its own
 
 
 @contextlib.contextmanager

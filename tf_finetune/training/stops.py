@@ -153,8 +153,8 @@ class Stops:
 def _say(line: str) -> None:
     """Writes to the screen from another thread, past Python's file, which the main one may be holding."""
     try:
-        os.write(sys.stderr.fileno(), f"{line}\n".encode())
-    except OSError:  # a notebook's has no number
+        os.write(sys.stderr.buffer.fileno(), f"{line}\n".encode())
+    except (AttributeError, OSError):  # a notebook's has no buffer, and its number is that of the server's screen
         print(line, file=sys.stderr, flush=True)
 
 
