@@ -8,9 +8,9 @@ A step takes, on each of n devices that share its batch,
     + weights and slots read and written once / memory's speed
     + gradients exchanged / speed between devices          (n > 1)
 
-The first is `step_flops` of the largest part of the batch; AdamW reads and writes seven float32 numbers a weight; in a ring,
-each device sends 2 (n - 1) / n float32 numbers a weight (Patarasu and Yuan 2009), and nothing of it is hidden behind the
-backward pass here, which is the worst case. Compilation, validation and the reading of texts are left out.
+The first is `step_flops` of the largest part of the batch; AdamW reads and writes seven float32 numbers a weight; in a
+ring, each device sends 2 (n - 1) / n float32 numbers a weight (Patarasu and Yuan 2009), and nothing of it is hidden
+behind the backward pass here, which is the worst case. Compilation, validation and reading texts are left out.
 
 What makers state of their chips is a maker's figure, and the share of it that is reached there an assumption: no such
 device was at hand. What processors of ours reach was measured (results.md).
@@ -73,7 +73,7 @@ def sent_numbers(devices: int) -> float:
 
 def main() -> None:
     lengths = np.minimum(imdb_lengths(IMDB_TEXTS), MAX_LENGTH)
-    print(f"gradients of a step: {WEIGHTS * FLOAT32 / 1e6:.0f} MB; of 8 devices each sends {sent(8):.0f} MB, of 256 {sent(256):.0f}")
+    print(f"a step's gradients: {WEIGHTS * FLOAT32 / 1e6:.0f} MB; each of 8 devices sends {sent(8):.0f} MB")
     for chip in CHIPS.values():
         print(f"\n{chip.name}: {chip.rate / 1e12:.0f} TFLOP/s, of which {chip.share:.0%} are assumed ({chip.source})")
         print("| devices | texts a batch | IMDB, 3 epochs | a billion tokens | sent in | efficiency |")
@@ -93,14 +93,15 @@ def _row(chip: Chip, devices: int, batch_size: int, lengths: np.ndarray) -> str:
     alone = seconds_a_step(chip, 1, order.rows, order.widths)
     epoch, exchanged = steps.sum(), len(order) * WEIGHTS * FLOAT32 * sent_numbers(devices) / chip.link
     billion = epoch * BILLION / lengths.sum()
-    return (
-        f"| {devices} | {batch_size} | {_time(EPOCHS * epoch)} | {_time(billion)} | {exchanged / epoch:.0%} of the time "
-        f"| {alone.sum() / epoch / devices:.0%} |"
-    )
+    times, efficiency = f"{_time(EPOCHS * epoch)} | {_time(billion)}", alone.sum() / epoch / devices
+    return f"| {devices} | {batch_size} | {times} | {exchanged / epoch:.0%} of the time | {efficiency:.0%} |"
 
 
 def _time(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} h" if seconds > 7200 else f"{seconds / 60:.1f} min" if seconds > 120 else f"{seconds:.0f} s"
+    unit, size = next(
+        (unit, size) for unit, size in (("h", 3600), ("min", 60), ("s", 1)) if seconds >= size or size == 1
+    )
+    return f"{seconds / size:.2g} {unit}"
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ ALLOWED = {
     "errors": set(),
     "json_files": {"errors"},
     "csv_files": {"json_files"},
-    "cli": GROUND | {"command_flags", "settings", "devices", "processes", "commands"},
+    "cli": GROUND | {"command_flags", "settings", "runtime", "devices", "processes", "commands"},
     "command_flags": GROUND | {"settings", "readers"},
     "settings": GROUND | {"readers"},
     "runtime": GROUND,
