@@ -9,7 +9,7 @@ A step takes, on each of n devices that share its batch,
     + gradients exchanged / speed between devices          (n > 1)
 
 The first is `step_flops` of the largest part of the batch; AdamW reads and writes seven float32 numbers a weight; in a
-ring, each device sends 2 (n - 1) / n float32 numbers a weight (Patarasu and Yuan 2009), and nothing of it is hidden
+ring, each device sends 2 (n - 1) / n float32 numbers a weight (`memory.exchanged_bytes`), and nothing of it is hidden
 behind the backward pass here, which is the worst case. Compilation, validation and reading texts are left out.
 
 What makers state of their chips is a maker's figure, and the share of it that is reached there an assumption: no such
@@ -23,15 +23,16 @@ from corpora import imdb_lengths
 
 from tf_finetune.bert.architecture import BertArchitecture
 from tf_finetune.bert.flops import step_flops
+from tf_finetune.bert.memory import FLOAT32, exchanged_bytes, num_weights
 from tf_finetune.data.order import training_order
 
 BERT_BASE = BertArchitecture(
     vocab_size=30522, hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072
 )
-WEIGHTS = 109_483_778  # of BERT-base with two labels
+WEIGHTS = num_weights(BERT_BASE)
 MAX_LENGTH, EPOCHS, IMDB_TEXTS, BILLION = 512, 3, 25_000, 1e9
 # Read and written by AdamW: the gradient; the weight and two moments, twice.
-NUMBERS_A_WEIGHT, FLOAT32 = 7, 4
+NUMBERS_A_WEIGHT = 7
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,17 +64,14 @@ def seconds_a_step(chip: Chip, devices: int, rows: np.ndarray, widths: np.ndarra
     """Of batches of these rows and tokens a row, each shared by so many devices."""
     operations = step_flops(BERT_BASE, batch_size=-(-rows // devices), length=widths)
     computed = operations / (chip.rate * chip.share)
-    return computed + WEIGHTS * FLOAT32 * (NUMBERS_A_WEIGHT / chip.memory + sent_numbers(devices) / chip.link)
-
-
-def sent_numbers(devices: int) -> float:
-    """How many each device sends for a weight."""
-    return 2 * (devices - 1) / devices
+    updated = NUMBERS_A_WEIGHT * WEIGHTS * FLOAT32 / chip.memory
+    return computed + updated + exchanged_bytes(WEIGHTS, devices) / chip.link
 
 
 def main() -> None:
     lengths = np.minimum(imdb_lengths(IMDB_TEXTS), MAX_LENGTH)
-    print(f"a step's gradients: {WEIGHTS * FLOAT32 / 1e6:.0f} MB; each of 8 devices sends {sent(8):.0f} MB")
+    whole, of_eight = (size / 1e6 for size in (WEIGHTS * FLOAT32, exchanged_bytes(WEIGHTS, 8)))
+    print(f"a step's gradients: {whole:.0f} MB; each of 8 devices sends {of_eight:.0f} MB")
     for chip in CHIPS.values():
         print(f"\n{chip.name}: {chip.rate / 1e12:.0f} TFLOP/s, of which {chip.share:.0%} are assumed ({chip.source})")
         print("| devices | texts a batch | IMDB, 3 epochs | a billion tokens | sent in | efficiency |")
@@ -82,16 +80,11 @@ def main() -> None:
             print(_row(chip, devices, batch_size, lengths))
 
 
-def sent(devices: int) -> float:
-    """Megabytes a step and device."""
-    return sent_numbers(devices) * WEIGHTS * FLOAT32 / 1e6
-
-
 def _row(chip: Chip, devices: int, batch_size: int, lengths: np.ndarray) -> str:
     order = training_order(lengths, batch_size=batch_size, seed=0, epoch=0)
     steps = seconds_a_step(chip, devices, order.rows, order.widths)
     alone = seconds_a_step(chip, 1, order.rows, order.widths)
-    epoch, exchanged = steps.sum(), len(order) * WEIGHTS * FLOAT32 * sent_numbers(devices) / chip.link
+    epoch, exchanged = steps.sum(), len(order) * exchanged_bytes(WEIGHTS, devices) / chip.link
     billion = epoch * BILLION / lengths.sum()
     times, efficiency = f"{_time(EPOCHS * epoch)} | {_time(billion)}", alone.sum() / epoch / devices
     return f"| {devices} | {batch_size} | {times} | {exchanged / epoch:.0%} of the time | {efficiency:.0%} |"

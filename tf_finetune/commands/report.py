@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tf_finetune import json_files, runtime, settings
-from tf_finetune.commands import failures, measurements, report_facts
+from tf_finetune.commands import failures, measurements, report_facts, second_process
 from tf_finetune.commands.cross_validate import PREDICTIONS
 from tf_finetune.commands.description import label_names
 from tf_finetune.commands.evaluate import SPLITS, held_out, load_splits, warn_if_changed
@@ -28,6 +28,8 @@ def report(
 ) -> dict[str, Any]:
     """Measures the best checkpoint on validation and test; writes report.html, report.json and model_card.md there.
 
+    Where Keras is on JAX, a second process does so on TensorFlow.
+
     The page needs nothing beside itself, neither scripts nor the network. It holds texts of the data: those that are
     answered wrong with the most confidence. The card holds none.
 
@@ -47,6 +49,11 @@ def report(
     Raises:
         InputError: no trained model there, its data cannot be read, or what is asked for beside it cannot be had.
     """
+    if second_process.is_needed():
+        places = {"identity_terms": identity_terms, "out_of_fold": out_of_fold}
+        flags = [*(["--audit"] if audit else []), *(f"--{name}={place}" for name, place in places.items() if place)]
+        second_process.run_on_tensorflow("report", workdir, config, *flags)
+        return json_files.read_object(Workdir(workdir).report_facts)
     folder, config = trained_run("report", workdir, config)
     run = Workdir(workdir)
     axes = _axes(config, identity_terms, audit=audit)
