@@ -1,10 +1,11 @@
 """Trains on logical CPU devices, for tests/mirrored_test.py: python mirrored_training.py FOLDER [all].
 
 FOLDER holds films.csv and checkpoint/. What one device and several came to is written to FOLDER/found.json; with "all"
-every case on 1, 2 and 8 devices, else few of them, as each device is traced anew.
+every case on 1, 2 and 8 devices, else few of them: a graph has a part for each device, and eight take long to make.
 """
 
 import contextlib
+import dataclasses
 import json
 import logging
 import sys
@@ -16,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 from films import three_epochs
 
-from tf_finetune import TFBertForSequenceClassification, create_optimizer, tf_strategies
+from tf_finetune import TFBertForSequenceClassification, TFBertModel, create_optimizer, tf_strategies
 from tf_finetune.bert.architecture import BertArchitecture
 from tf_finetune.config import Strategy
 from tf_finetune.data.order import PADDING, evaluation_order, training_order
@@ -62,7 +63,7 @@ def examples():
     return TokenizedExamples.from_lists(token_ids, random.integers(0, 3, EXAMPLES).tolist(), weights=weights)
 
 
-def compiled_model(*, pieces=1, clipnorm=None, ema_momentum=None):
+def compiled_model(*, pieces=1, clipnorm=None, ema_momentum=None, eager=False):
     model = TFBertForSequenceClassification(BertArchitecture(**SIZES | NO_DROPOUT, id2label=("a", "b", "c")))
     model.build()
     random = np.random.default_rng(1)
@@ -74,7 +75,7 @@ def compiled_model(*, pieces=1, clipnorm=None, ema_momentum=None):
         learning_rate_factors=layer_decay_factors(0.5, 1), skip_nonfinite_steps=True, schedule="constant",
     )  # fmt: skip
     accuracy = keras.metrics.SparseCategoricalAccuracy("accuracy")
-    model.compile(optimizer, model.default_loss(), weighted_metrics=[accuracy], jit_compile=False)
+    model.compile(optimizer, model.default_loss(), weighted_metrics=[accuracy], jit_compile=False, run_eagerly=eager)
     return model
 
 
@@ -102,7 +103,7 @@ def trained(data, replicas, *, policy="float32", **options):
         )
         model.fit(batches(data, order), shuffle=False, verbose=0, callbacks=[losses])
         found = {"losses": losses.seen, "padding_rows": int((order.examples == PADDING).sum())}
-        if replicas < 8:  # tracing takes its time
+        if replicas != 8:
             order = evaluation_order(data.lengths, batch_size=16, rows_multiple_of=multiple)
             answered = model.predict(batches(data, order), verbose=0)
             found["logits"] = answered[order.examples != PADDING].tolist()
@@ -119,6 +120,13 @@ def recipe(folder):
     config.model.lora_rank, config.train.accumulation_steps, config.optimizer.ema_momentum = 2, 2, 0.8
     config.runtime.strategy = Strategy.MIRRORED
     return config
+
+
+def make_small(checkpoint):
+    """Leaves one block of the checkpoint's model, with new weights."""
+    model = TFBertModel(dataclasses.replace(BertArchitecture.from_folder(checkpoint), num_hidden_layers=1))
+    model.build()
+    model.save_pretrained(checkpoint)
 
 
 def resumed(folder):
@@ -145,8 +153,10 @@ def main(folder, cases):
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 8)
     data, found = examples(), {}
     for case, replicas in cases:
-        found.setdefault(case, {})[replicas] = trained(data, replicas, **CASES[case])
+        eager = replicas == 8 and cases is FEW
+        found.setdefault(case, {})[replicas] = trained(data, replicas, eager=eager, **CASES[case])
     (folder / "found.json").write_text(json.dumps({"cases": found, "mirrored": tf_strategies.for_mirrored()}))
+    make_small(folder / "checkpoint")
     resumed(folder)
 
 
