@@ -2,7 +2,6 @@
 
 import ast
 import base64
-import dataclasses
 import json
 import os
 import re
@@ -16,13 +15,8 @@ import nbclient
 import pytest
 from jupyter_client import KernelManager
 
-from tf_finetune.config import RuntimeConfig
-
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 NOTEBOOK = NOTEBOOKS / "finetune_imdb.ipynb"
-ON_JAX = pytest.mark.skipif(
-    "backend" not in {field.name for field in dataclasses.fields(RuntimeConfig)}, reason="commands run on TensorFlow"
-)
 # Enough of the packaged reviews for the model to learn something, and no more.
 SHORT = {
     "data.max_examples": 400,
@@ -71,7 +65,7 @@ def test_the_repository_stands_in_the_badges(build, tmp_path, monkeypatch):
         assert re.findall(r"colab\.research\.google\.com/github/(.+?)/blob", text) == ["me/mine"]
 
 
-@pytest.mark.parametrize("backend", ["tensorflow", pytest.param("jax", marks=ON_JAX)])
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_all_of_it_on_the_packaged_reviews(backend, environment, packaged_checkpoint, tmp_path):
     notebook = jupytext.read(NOTEBOOK)
     [parameters] = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ())]
