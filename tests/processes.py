@@ -4,6 +4,7 @@ FOLDER holds films.csv and checkpoint/; each run is kept in it under its name.
 """
 
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -12,7 +13,7 @@ from unittest import mock
 
 from films import three_epochs
 
-from tf_finetune import cli, processes, settings
+from tf_finetune import cli, devices, processes, settings
 from tf_finetune.config import Backend
 from tf_finetune.errors import Interrupted
 
@@ -31,7 +32,7 @@ def with_dropout(folder):
 
 def without_dropout(folder):
     config = with_dropout(folder)
-    config.train.epochs = 2
+    config.train.epochs = 1
     config.model.hidden_dropout = config.model.attention_dropout = config.model.classifier_dropout = 0.0
     return config
 
@@ -59,10 +60,11 @@ def train(folder, make, name):
 
 
 def main(folder, name):
-    if name == "one_device":
-        train(folder, without_dropout, "one_device")
-    if name == "two_devices":
+    if name == "alone":
         train(folder, with_dropout, "two_devices")
+        first = devices._jax_devices()[:1]
+        with mock.patch.object(devices, "_jax_devices", return_value=first):
+            train(folder, without_dropout, "one_device")
     if name == "interrupted":  # by a signal to one process, and then by the loss of it
         is_second = os.environ.get(processes.INDEX) == "1"
         with signalled(signal.SIGTERM, 3) if is_second else contextlib.nullcontext():
@@ -79,11 +81,8 @@ def main(folder, name):
 
 def command(folder, make, name):
     """As the command line does it, its exit included."""
-    file = folder / f"{make.__name__}.json"
-    if not file.exists():
-        import json
-
-        file.write_text(json.dumps(settings.to_dict(make(folder))))
+    file = folder / f"{make.__name__}_{os.environ[processes.INDEX]}.json"
+    file.write_text(json.dumps(settings.to_dict(make(folder))))
     sys.exit(cli.main(["tf-finetune", "train", f"--config={file}", f"--workdir={folder / name}"]))
 
 

@@ -33,7 +33,7 @@ JOIN_SECONDS = 300.0
 BEAT, LOST_AFTER, LOST_TO_JAX = 5.0, 40.0, 100
 # Seconds that process 0 stays when another one is lost: JAX ends whoever finds it gone.
 STAY = 3.0
-FOREVER = 10**9
+PROXIES = ("http_proxy", "https_proxy", "grpc_proxy")
 # What the libraries say when another process is gone: of gloo between CPUs, NCCL between GPUs, and the service.
 SIGNS = ("gloo", "nccl", "unavailable", "deadline_exceeded", "coordination", "socket closed", "connection reset")
 
@@ -148,6 +148,8 @@ def join(place: Place, *, seconds: float = JOIN_SECONDS) -> None:
     if place.index == 0:
         print(f"process 0 of {place.count}: waiting for the others at {place.coordinator}", flush=True)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    # JAX warns of each variable with "proxy" in its name, of those that name what goes without one as well.
+    jax.config.update("jax_check_proxy_envs", any(name.lower() in PROXIES for name in os.environ))
     failed: list[Exception] = []
 
     def meet():
