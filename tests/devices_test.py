@@ -3,13 +3,15 @@
 import json
 import os
 import platform
+import sys
 import time
 
 import keras
 import pytest
 
 from tf_finetune import devices
-from tf_finetune.config import Precision
+from tf_finetune.config import Backend, Precision, Strategy
+from tf_finetune.errors import InputError
 
 
 @pytest.mark.parametrize(("native", "policy"), [(True, "mixed_bfloat16"), (False, "float32")])
@@ -62,3 +64,24 @@ def test_the_surroundings_are_this_machine_and_these_versions(monkeypatch):
     assert json.loads(json.dumps(found)) == found
     monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "3")
     assert devices.surroundings("float32")["threads"] == 3
+
+
+def test_jax_that_is_missing_is_named(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    monkeypatch.delitem(sys.modules, "keras")
+    monkeypatch.setattr(devices.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"JAX is not installed, .*expected pip install 'tf_finetune\[jax\]'"):
+        devices.check_backend()
+
+
+def test_the_choice_comes_with_its_reasons():
+    chosen = devices.choose(backend=Backend.TENSORFLOW, strategy=Strategy.ONE_DEVICE, precision=Precision.FLOAT32)
+    assert (chosen.backend, chosen.kind, chosen.replicas, chosen.policy) == ("tensorflow", "CPU", 1, "float32")
+    assert chosen.why == {
+        "devices": "TensorFlow sees no GPU",
+        "backend": "as runtime.backend says",
+        "precision": "as runtime.precision says",
+        "strategy": "as runtime.strategy says",
+    }
+    with pytest.raises(InputError, match="no such strategy, in runtime.strategy, expected .* got data_parallel"):
+        devices.choose(strategy=Strategy.DATA_PARALLEL)

@@ -41,10 +41,9 @@ def accumulated(folder):
 
 
 def in_pieces(folder):
-    """The first of the steps without mixed precision, in pieces that neither batch nor devices can be divided by."""
+    """The same steps in pieces that neither batch nor devices can be divided by."""
     config = plain(folder)
     config.train.accumulation_steps = 3
-    config.train.epochs = config.train.early_stopping_patience = 1
     return config
 
 
@@ -95,4 +94,6 @@ def main(folder):
 
 if __name__ == "__main__":
     os.environ.update(XLA_FLAGS=FLAGS, JAX_PLATFORMS="cpu", KERAS_BACKEND="jax", TF_CPP_MIN_LOG_LEVEL="3")
+    # What goes on after a kill need not be compiled again.
+    os.environ.update(JAX_COMPILATION_CACHE_DIR=f"{sys.argv[1]}/xla", JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0")
     main(Path(sys.argv[1]))

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tf_finetune import settings
-from tf_finetune.config import ExperimentConfig, LoraTargets, Precision, Truncation
+from tf_finetune.config import Backend, ExperimentConfig, LoraTargets, Precision, Strategy, Truncation
 from tf_finetune.data import sources
 from tf_finetune.errors import InputError
 from tf_finetune.evaluation.classifier import Classifier
@@ -84,6 +84,14 @@ CONTRADICTIONS = [
     ({"data.folds": 4, "data.fold": 4}, r"data\.fold, expected below data\.folds, got 4"),
     ({"model.lora_alpha": 8.0}, r"model\.lora_alpha, expected 0 without model\.lora_rank, got 8\.0"),
     ({"model.lora_targets": LoraTargets.ALL_LINEAR}, r"model\.lora_targets, expected qkv without .*, got all_linear"),
+    (
+        {"runtime.backend": Backend.JAX, "runtime.strategy": Strategy.MIRRORED},
+        r"runtime\.strategy, expected auto, one_device or data_parallel beside runtime\.backend=jax, got mirrored",
+    ),
+    (
+        {"runtime.backend": Backend.TENSORFLOW, "runtime.strategy": Strategy.DATA_PARALLEL},
+        r"runtime\.strategy, expected auto, .* beside runtime\.backend=tensorflow, got data_parallel",
+    ),
     ({"model.lora_rank": 4, "model.reinit_layers": 1}, r"model\.reinit_layers, expected 0 beside model\.lora_rank.*1"),
 ]
 

@@ -3,6 +3,7 @@
 import contextlib
 import contextvars
 import dataclasses
+import importlib.util
 import os
 import platform
 import sys
@@ -162,7 +163,8 @@ def check_backend(backend: Backend = Backend.AUTO) -> str:
             TensorFlow.
 
     Raises:
-        InputError: the environment asks Keras for what the commands cannot run on, or Keras is on another backend.
+        InputError: the environment asks Keras for what the commands cannot run on, Keras is on another backend, or JAX
+            is missing.
     """
     legacy, environment = os.environ.get("TF_USE_LEGACY_KERAS", ""), os.environ.get("KERAS_BACKEND")
     if legacy.lower() in ("1", "true"):
@@ -178,6 +180,8 @@ def check_backend(backend: Backend = Backend.AUTO) -> str:
         raise InputError(
             f"runtime.backend={wanted} in a process that has Keras on another", expected=expected, got=imported
         )
+    if wanted == "jax" and importlib.util.find_spec("jax") is None:
+        raise InputError("JAX is not installed", where="runtime.backend", expected="pip install 'tf_finetune[jax]'")
     os.environ["KERAS_BACKEND"] = wanted  # a Keras configuration file in the home folder may say otherwise
     return wanted
 

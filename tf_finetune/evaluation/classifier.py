@@ -17,6 +17,7 @@ from tf_finetune.data.examples import Examples
 from tf_finetune.data.order import NUM_SHAPES_OF_JAX, PADDING, evaluation_order, shape_set
 from tf_finetune.data.pipeline import batches
 from tf_finetune.data.tokenized import TokenizedExamples, tokenized
+from tf_finetune.errors import InputError
 from tf_finetune.evaluation.metrics import THRESHOLD, probabilities_of
 from tf_finetune.text.tokenizer import Tokenizer
 
@@ -85,7 +86,14 @@ class Classifier:
 
     @functools.cached_property
     def explainer(self) -> "Explainer":
-        """What says why an answer is as it is; kept, because its graph takes seconds to trace."""
+        """What says why an answer is as it is; kept, because its graph takes seconds to trace.
+
+        Raises:
+            InputError: Keras is on JAX.
+        """
+        if (backend := devices.keras_backend()) != "tensorflow":
+            expected = "KERAS_BACKEND=tensorflow in the environment before Keras is imported"
+            raise InputError("explanations are computed on TensorFlow", expected=expected, got=backend)
         from tf_finetune.evaluation.explanation import Explainer
 
         return Explainer(self)
