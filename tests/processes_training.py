@@ -1,6 +1,6 @@
-"""Trains together with other processes, for tests/processes_test.py: python processes.py FOLDER NAME.
+"""Trains with dropout, alone or with others, for tests/processes_test.py: python processes_training.py FOLDER NAME.
 
-FOLDER holds films.csv and checkpoint/; each run is kept in it under its name.
+FOLDER holds films.csv and checkpoint/.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from unittest import mock
 
 from films import three_epochs
 
-from tf_finetune import cli, devices, processes, settings
+from tf_finetune import cli, processes, settings
 from tf_finetune.config import Backend
 from tf_finetune.errors import Interrupted
 
@@ -23,17 +23,10 @@ FLAGS = (
 )
 
 
-def with_dropout(folder):
+def config_of(folder):
     config = three_epochs(folder / "films.csv", folder / "checkpoint")
-    config.train.num_shapes, config.train.checkpoint_every_steps = 1, 4
+    config.train.epochs, config.train.num_shapes, config.train.checkpoint_every_steps = 2, 1, 4
     config.runtime.backend = Backend.JAX
-    return config
-
-
-def without_dropout(folder):
-    config = with_dropout(folder)
-    config.train.epochs = 1
-    config.model.hidden_dropout = config.model.attention_dropout = config.model.classifier_dropout = 0.0
     return config
 
 
@@ -53,37 +46,29 @@ def signalled(number, step):
         yield
 
 
-def train(folder, make, name):
+def main(folder, name):
     from tf_finetune.commands.train import train
 
-    return train(make(folder), folder / name, is_process=True)
-
-
-def main(folder, name):
     if name == "alone":
-        train(folder, with_dropout, "two_devices")
-        first = devices._jax_devices()[:1]
-        with mock.patch.object(devices, "_jax_devices", return_value=first):
-            train(folder, without_dropout, "one_device")
+        train(config_of(folder), folder / "alone", is_process=True)
     if name == "interrupted":  # by a signal to one process, and then by the loss of it
         is_second = os.environ.get(processes.INDEX) == "1"
         with signalled(signal.SIGTERM, 3) if is_second else contextlib.nullcontext():
             try:
-                train(folder, with_dropout, "together")
+                train(config_of(folder), folder / "together", is_process=True)
             except Interrupted as interruption:
                 print("INTERRUPTED", interruption, file=sys.stderr, flush=True)
-        with signalled(signal.SIGKILL, 11) if is_second else contextlib.nullcontext():
-            command(folder, with_dropout, "together")
+        with signalled(signal.SIGKILL, 10) if is_second else contextlib.nullcontext():
+            command(folder)
     if name == "to_the_end":
-        train(folder, without_dropout, "without_dropout")
-        command(folder, with_dropout, "together")
+        command(folder)
 
 
-def command(folder, make, name):
+def command(folder):
     """As the command line does it, its exit included."""
-    file = folder / f"{make.__name__}_{os.environ[processes.INDEX]}.json"
-    file.write_text(json.dumps(settings.to_dict(make(folder))))
-    sys.exit(cli.main(["tf-finetune", "train", f"--config={file}", f"--workdir={folder / name}"]))
+    file = folder / f"config_{os.environ[processes.INDEX]}.json"
+    file.write_text(json.dumps(settings.to_dict(config_of(folder))))
+    sys.exit(cli.main(["tf-finetune", "train", f"--config={file}", f"--workdir={folder / 'together'}"]))
 
 
 if __name__ == "__main__":
