@@ -24,6 +24,7 @@ from tf_finetune import (
 from tf_finetune.commands import fit as fit_module
 from tf_finetune.commands import training_loop
 from tf_finetune.commands.dry_run import dry_run
+from tf_finetune.commands.find_learning_rate import find_learning_rate
 from tf_finetune.commands.train import train
 from tf_finetune.config import Precision, Truncation
 from tf_finetune.data import sources
@@ -424,3 +425,10 @@ def test_evaluate_warns_of_data_that_has_changed(config, tmp_path, table, capsys
         file.writelines(f"another film {i},{'pos' if i % 2 else 'neg'}\n" for i in range(40))
     evaluate(tmp_path / "run")
     assert changed in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [train, dry_run, find_learning_rate])
+def test_a_backend_that_is_a_string(config, tmp_path, command):
+    config.runtime.backend = "jax"
+    with pytest.raises(InputError, match="wrong value for runtime.backend, expected Backend, got 'jax'"):
+        command(config, tmp_path / "run")

@@ -38,10 +38,10 @@ def find_learning_rate(config: ExperimentConfig, workdir: str | Path) -> dict[st
         RunError: too little memory, a loss that is not finite at once, or one that never falls.
     """
     processes.refuse("find-learning-rate")
-    devices.check_backend(config.runtime.backend)
+    devices.check_backend(settings.validated(config).runtime.backend)
     folder = Workdir(workdir)
     with folder.locked():
-        inputs = gather(settings.validated(config))
+        inputs = gather(config)
         runtime.import_tensorflow_quietly()
         rates, losses = _losses(inputs)
         smoothed = smooth(losses)
