@@ -109,8 +109,6 @@ def choose(
     Raises:
         InputError: the backend has no such strategy.
     """
-    if _is_jax():
-        _keep_gpus_from_tensorflow()
     names, chosen, why = _on_jax(strategy) if _is_jax() else _on_tensorflow(strategy)
     by_default = "of KERAS_BACKEND, or the default where that is not set"
     why["backend"] = by_default if backend is Backend.AUTO else "as runtime.backend says"
@@ -221,14 +219,6 @@ def _jax_devices_of_all() -> list:
     import jax
 
     return sorted(jax.devices(), key=lambda one: (one.process_index, one.id))
-
-
-def _keep_gpus_from_tensorflow() -> None:
-    """It makes JAX's batches on the CPU, and would take the memory of every GPU as it begins."""
-    import tensorflow as tf
-
-    with contextlib.suppress(RuntimeError):  # it has begun
-        tf.config.set_visible_devices([], "GPU")
 
 
 def kind() -> str:

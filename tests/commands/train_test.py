@@ -15,10 +15,10 @@ from safetensors.numpy import load_file, save_file
 from tf_finetune import (
     InputError,
     TFBertForSequenceClassification,
+    devices,
     evaluate,
     export,
     predict,
-    runtime,
     verify,
 )
 from tf_finetune.commands import fit as fit_module
@@ -116,8 +116,8 @@ def test_xla_where_a_gpu_trains_on_few_shapes(config, tmp_path, monkeypatch, gpu
     def compile_of(model, *args, jit_compile, **kwargs):
         raise ChosenError(jit_compile)
 
-    monkeypatch.setattr(runtime, "gpus", lambda: gpus)
-    monkeypatch.setattr(runtime, "device_name", lambda gpu: gpu)
+    monkeypatch.setattr(devices, "gpus", lambda: gpus)
+    monkeypatch.setattr(devices, "device_name", lambda gpu: gpu)
     monkeypatch.setattr(TFBertForSequenceClassification, "compile", compile_of)
     config.train.num_shapes = num_shapes
     with pytest.raises(ChosenError, match=str(with_xla)):
@@ -380,7 +380,7 @@ def test_validation_in_mid_epoch_and_its_best(config, tmp_path, monkeypatch):
 
 def test_deterministic_operations_are_asked_for_everywhere(config, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(runtime, "use_deterministic_operations", lambda: asked.append("asked"))
+    monkeypatch.setattr(devices, "use_deterministic_operations", lambda: asked.append("asked"))
     config.runtime.deterministic = True
     train(config, tmp_path / "run")
     assert len(asked) == 1
