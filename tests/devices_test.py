@@ -112,3 +112,33 @@ def test_a_tpu_that_is_not_there(monkeypatch):
     expected = r"no TPU to train on, in runtime.strategy=tpu, expected a Cloud TPU VM .* in TPU_NAME, got \w+"
     with pytest.raises(InputError, match=expected):
         devices.choose(strategy=Strategy.TPU)
+
+
+def test_a_tpu_is_trained_on_where_it_is_asked_for(monkeypatch, capsys):
+    monkeypatch.setattr(devices, "_sees_tpu", lambda: True)
+    assert devices.choose(precision=Precision.FLOAT32).kind == "CPU"
+    assert capsys.readouterr().err == "warning: there is a TPU, which --config.runtime.strategy=tpu trains on\n"
+    monkeypatch.setattr(tf_strategies, "for_tpu", lambda: ("TPU:0", "TPU:1"))
+    chosen = devices.choose(strategy=Strategy.TPU)
+    assert (chosen.kind, chosen.replicas, chosen.policy) == ("TPU", 2, "mixed_bfloat16")
+    assert chosen.why["precision"] == "the TPU multiplies bfloat16 natively"
+    assert capsys.readouterr().err == ""
+
+
+def test_jax_on_gpus_is_told_of_deterministic_operations_before_it_begins(monkeypatch):
+    monkeypatch.setattr(devices, "keras_backend", lambda: "jax")
+    monkeypatch.setattr(devices, "_jax_has_begun", lambda: True)
+    monkeypatch.setattr(devices, "kind", lambda: "GPU")
+    monkeypatch.setenv("XLA_FLAGS", "--one")
+    with pytest.raises(InputError) as caught:
+        devices.use_deterministic_operations()
+    assert str(caught.value) == (
+        "too late for other operations, in runtime.deterministic, expected XLA_FLAGS=--xla_gpu_deterministic_ops=true "
+        "in the environment before JAX begins, got a process in which JAX has begun"
+    )
+    assert not devices.is_deterministic()
+    monkeypatch.setattr(devices, "_jax_has_begun", lambda: False)
+    for _ in range(2):
+        devices.use_deterministic_operations()
+        assert os.environ["XLA_FLAGS"] == "--one --xla_gpu_deterministic_ops=true"
+    assert devices.is_deterministic()

@@ -28,7 +28,7 @@ ALLOWED = {
     "processes": GROUND | {"runtime"},
     "tf_strategies": GROUND,
     "replicas": GROUND,
-    "devices": GROUND | {"processes", "tf_strategies"},
+    "devices": GROUND | {"processes", "runtime", "tf_strategies"},
     "workdir": GROUND | {"runtime"},
     "packages": GROUND,
     "hub": GROUND,

@@ -9,10 +9,9 @@ import platform
 import sys
 import time
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 
-from tf_finetune import processes, tf_strategies
+from tf_finetune import processes, runtime, tf_strategies
 from tf_finetune.config import Backend, Precision, Strategy
 from tf_finetune.errors import InputError
 
@@ -112,8 +111,9 @@ def choose(
     names, chosen, why = _on_jax(strategy) if _is_jax() else _on_tensorflow(strategy)
     by_default = "of KERAS_BACKEND, or the default where that is not set"
     why["backend"] = by_default if backend is Backend.AUTO else "as runtime.backend says"
-    why["precision"] = _why_precision(precision)
-    return Devices(training_policy(precision), keras_backend(), kind(), names, chosen, why)
+    device = "TPU" if chosen is Strategy.TPU else kind()
+    why["precision"] = _why_precision(precision, device)
+    return Devices(training_policy(precision, device), keras_backend(), device, names, chosen, why)
 
 
 def _on_jax(strategy: Strategy) -> tuple[tuple[str, ...], Strategy, dict[str, str]]:
@@ -141,6 +141,8 @@ def _on_tensorflow(strategy: Strategy) -> tuple[tuple[str, ...], Strategy, dict[
     if strategy is Strategy.TPU:
         names = tf_strategies.for_tpu()
         return names, strategy, {"devices": f"a TPU of {len(names)} cores", "strategy": "as runtime.strategy says"}
+    if strategy is Strategy.AUTO and _sees_tpu():
+        runtime.warn("there is a TPU, which --config.runtime.strategy=tpu trains on")
     found = gpus()
     why = {"devices": ", ".join(device_name(one) for one in found) or "TensorFlow sees no GPU"}
     if strategy is Strategy.MIRRORED or (strategy is Strategy.AUTO and len(found) > 1):
@@ -157,11 +159,11 @@ def _refuse(strategy: Strategy, expected: str) -> None:
     raise InputError("no such strategy", where="runtime.strategy", expected=expected, got=strategy.value)
 
 
-def _why_precision(asked: Precision) -> str:
+def _why_precision(asked: Precision, device: str) -> str:
     if asked is not Precision.AUTO:
         return "as runtime.precision says"
-    how = "natively" if has_native_bfloat16() else "no faster than float32, if at all"
-    return f"the {kind()} multiplies bfloat16 {how}"
+    how = "natively" if device == "TPU" or has_native_bfloat16() else "no faster than float32, if at all"
+    return f"the {device} multiplies bfloat16 {how}"
 
 
 def check_backend(backend: Backend = Backend.AUTO) -> str:
@@ -222,14 +224,20 @@ def _jax_devices_of_all() -> list:
 
 
 def kind() -> str:
-    """Of the devices that Keras computes on: "CPU", "GPU" or "TPU"."""
+    """Of the devices that Keras computes on: "CPU", "GPU" or "TPU"; TensorFlow's TPU is one within its scope alone."""
     if _is_jax():
         return _jax_devices()[0].platform.upper()
     import tensorflow as tf
 
-    if tf.config.list_physical_devices("TPU"):
+    if isinstance(tf.distribute.get_strategy(), tf.distribute.TPUStrategy):
         return "TPU"
     return "GPU" if gpus() else "CPU"
+
+
+def _sees_tpu() -> bool:
+    import tensorflow as tf
+
+    return bool(tf.config.list_physical_devices("TPU"))
 
 
 def gpus() -> list:
@@ -251,25 +259,53 @@ def device_name(gpu) -> str:
 
 
 def disable_reduced_float32() -> None:
-    """Makes float32 mean float32 on GPUs and TPUs too, which otherwise multiply it with fewer bits of mantissa."""
+    """Makes float32 mean float32 on GPUs too, which otherwise multiply it with fewer bits of mantissa: on TensorFlow,
+    for the rest of the process. On JAX `whole_float32` does so.
+    """
     if _is_jax():
-        import jax
-
-        jax.config.update("jax_default_matmul_precision", "highest")
         return
     import tensorflow as tf
 
     tf.config.experimental.enable_tensor_float_32_execution(False)
 
 
+@contextlib.contextmanager
+def whole_float32() -> Iterator[None]:
+    """What JAX computes inside multiplies float32 as such on GPUs and TPUs too."""
+    if not _is_jax():
+        yield
+        return
+    import jax
+
+    with jax.default_matmul_precision("highest"):
+        yield
+
+
 def use_deterministic_operations() -> None:
-    """For the rest of the process; TensorFlow has no way back. JAX reads it before it sees its devices."""
+    """For the rest of the process; TensorFlow has no way back. JAX reads it before it sees its devices.
+
+    Raises:
+        InputError: JAX has seen GPUs.
+    """
     if _is_jax():
+        if is_deterministic():
+            return
+        if _jax_has_begun() and kind() == "GPU":
+            expected = f"XLA_FLAGS={DETERMINISTIC} in the environment before JAX begins"
+            got = "a process in which JAX has begun"
+            raise InputError("too late for other operations", where="runtime.deterministic", expected=expected, got=got)
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DETERMINISTIC}".strip()
         return
     import tensorflow as tf
 
     tf.config.experimental.enable_op_determinism()
+
+
+def _jax_has_begun() -> bool:
+    """Whether it has seen its devices; there is no public way to ask."""
+    from jax._src import xla_bridge
+
+    return xla_bridge.backends_are_initialized()
 
 
 def is_deterministic() -> bool:
@@ -285,10 +321,10 @@ def is_deterministic() -> bool:
     return False
 
 
-def training_policy(precision: Precision) -> str:
-    """The Keras dtype policy behind `runtime.precision`."""
+def training_policy(precision: Precision, device: str = "") -> str:
+    """The Keras dtype policy behind `runtime.precision`, on what `kind` says where no kind of device is given."""
     if precision is Precision.AUTO:
-        precision = Precision.BFLOAT16 if has_native_bfloat16() else Precision.FLOAT32
+        precision = Precision.BFLOAT16 if device == "TPU" or has_native_bfloat16() else Precision.FLOAT32
     return "mixed_bfloat16" if precision is Precision.BFLOAT16 else "float32"
 
 
@@ -366,7 +402,7 @@ def surroundings(policy: str) -> dict[str, str | int | bool]:
     names = ("tf_finetune", "tensorflow", "keras", "numpy", *(("jax", "jaxlib") if _is_jax() else ()))
     return {
         "python": platform.python_version(),
-        **{name: metadata.version(name) for name in names},
+        **{name: importlib.import_module(name).__version__ for name in names},
         "system": platform.system(),
         "processor": _processor(),
         "cores": cores(),
@@ -402,13 +438,16 @@ def cores() -> int:
 
 def describe(policy: str) -> str:
     """One line: device, cores, versions and precision."""
+    import keras
+
     found = _jax_devices() if _is_jax() else gpus()
     device = f"{len(found)} {kind()}" if kind() != "CPU" else f"CPU, {cores()} cores"
     return (
-        f"{device}; {policy}; {_library()}, Keras {metadata.version('keras')} "
+        f"{device}; {policy}; {_library()}, Keras {keras.__version__} "
         f"({keras_backend()}), Python {platform.python_version()}"
     )
 
 
 def _library() -> str:
-    return f"JAX {metadata.version('jax')}" if _is_jax() else f"TensorFlow {metadata.version('tensorflow')}"
+    name, module = ("JAX", "jax") if _is_jax() else ("TensorFlow", "tensorflow")
+    return f"{name} {importlib.import_module(module).__version__}"

@@ -45,8 +45,10 @@ def quieten_libraries() -> None:
 
 
 def import_tensorflow_quietly() -> None:
-    """Imports TensorFlow without the lines that 2.21 logs while it loads, whatever the log level says; where Keras is on
-    JAX, or will be, without GPUs: it makes JAX's batches on the CPU, and would take the memory of every GPU as it begins.
+    """Imports TensorFlow without the lines that 2.21 logs while it loads, whatever the log level says.
+
+    Where Keras is on JAX, or will be, it gets no GPU: it makes JAX's batches on the CPU, and would take the memory of
+    every GPU as it begins.
     """
     log = logging.getLogger("tensorflow")
     level = log.level

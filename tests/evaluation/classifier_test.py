@@ -5,10 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tf_finetune import devices
 from tf_finetune.config import Truncation
 from tf_finetune.data import sources, tokenized
-from tf_finetune.errors import InputError
 from tf_finetune.evaluation.classifier import Classifier
 from tf_finetune.readers.rows import Columns
 from tf_finetune.text.tokenizer import Tokenizer
@@ -79,10 +77,3 @@ def test_pairs(examples, tiny_checkpoint):
     )
     assert [tokens.gather(np.array([i])).tolist() for i in range(20)] == ids
     assert tokens.first_lengths.tolist() == [each.count(0) for each in types]
-
-
-def test_explanations_are_refused_on_jax(tiny_checkpoint, monkeypatch):
-    classifier = Classifier.from_checkpoint(tiny_checkpoint, max_length=16, truncation=Truncation.HEAD)
-    monkeypatch.setattr(devices, "keras_backend", lambda: "jax")
-    with pytest.raises(InputError, match=r"explanations are computed on TensorFlow, .*KERAS_BACKEND=tensorflow .* jax"):
-        classifier.explainer  # noqa: B018

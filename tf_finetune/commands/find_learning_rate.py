@@ -98,7 +98,8 @@ def _losses_on(inputs, trained_on: devices.Devices) -> tuple[list[float], list[f
     orders = (training_order_of(train, chosen, epoch) for epoch in itertools.count())
     while len(losses.seen) < STEPS and not losses.is_over:
         order, before = next(orders), len(losses.seen)
-        dataset = batches(train, order).take(STEPS - before)
+        shared = devices.replicas_at_work() > 1
+        dataset = batches(train, order, weighted=shared).take(STEPS - before)
         with batch_memory.answered(lambda: no_room(chosen, order, len(losses.seen) - before)):  # noqa: B023
             classifier.model.fit(dataset, epochs=1, shuffle=False, verbose=0, callbacks=[losses])
     if not losses.seen:

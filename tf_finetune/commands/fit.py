@@ -280,8 +280,8 @@ def _cost_meter(
         hidden_size=sizes.hidden_size,
         intermediate_size=sizes.intermediate_size,
     )
-    if trained_on.kind != "CPU":  # whose logical devices share its cores
-        rate *= trained_on.replicas
+    # The logical devices of a CPU share its cores.
+    rate *= processes.count() if trained_on.kind == "CPU" else trained_on.replicas
     return CostMeter(epochs=config.train.epochs, matrix_rate=rate, seconds_between=seconds_between)
 
 

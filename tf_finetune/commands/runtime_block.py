@@ -45,7 +45,7 @@ def _xla(trained_on: Devices, with_xla: bool) -> str:
         return "on: a TPU computes nothing else"
     if trained_on.strategy is Strategy.MIRRORED:
         return "off: it cannot compile what Keras makes of the step of several devices"
-    return "off: on TensorFlow it pays on GPUs alone, with train.num_shapes and without accumulation"
+    return "off: only on a GPU with train.num_shapes and without accumulation"
 
 
 def _shapes(config: ExperimentConfig, widths: Sequence[int]) -> str:
