@@ -60,8 +60,8 @@ def recipe(folder):
 @contextlib.contextmanager
 def first_devices(number):
     """JAX has so many within it."""
-    found = devices._jax_devices()[:number]
-    with mock.patch.object(devices, "_jax_devices", return_value=found):
+    found = devices.jax_devices()[:number]
+    with mock.patch.object(devices, "jax_devices", return_value=found):
         yield
 
 

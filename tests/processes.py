@@ -62,8 +62,8 @@ def train(folder, make, name):
 def main(folder, name):
     if name == "alone":
         train(folder, with_dropout, "two_devices")
-        first = devices._jax_devices()[:1]
-        with mock.patch.object(devices, "_jax_devices", return_value=first):
+        first = devices.jax_devices()[:1]
+        with mock.patch.object(devices, "jax_devices", return_value=first):
             train(folder, without_dropout, "one_device")
     if name == "interrupted":  # by a signal to one process, and then by the loss of it
         is_second = os.environ.get(processes.INDEX) == "1"

@@ -5,9 +5,7 @@ import contextvars
 import dataclasses
 import importlib.util
 import os
-import platform
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,9 +13,6 @@ from tf_finetune import processes, runtime, tf_strategies
 from tf_finetune.config import Backend, Precision, Strategy
 from tf_finetune.errors import InputError
 
-# Tokens of the matrix product that a step's arithmetic is compared with: as many as a batch has, roughly.
-MATRIX_ROWS = 2048
-MATRIX_SECONDS = 0.2
 # What XLA is told on GPUs, in XLA_FLAGS.
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 
@@ -208,7 +203,8 @@ def _is_jax() -> bool:
     return keras_backend() == "jax"
 
 
-def _jax_devices() -> list:
+def jax_devices() -> list:
+    """Those of this process, on JAX."""
     import jax
 
     return jax.local_devices()
@@ -217,7 +213,7 @@ def _jax_devices() -> list:
 def _jax_devices_of_all() -> list:
     """Those of each process, in the order of the processes."""
     if processes.count() == 1:
-        return _jax_devices()
+        return jax_devices()
     import jax
 
     return sorted(jax.devices(), key=lambda one: (one.process_index, one.id))
@@ -226,7 +222,7 @@ def _jax_devices_of_all() -> list:
 def kind() -> str:
     """Of the devices that Keras computes on: "CPU", "GPU" or "TPU"; TensorFlow's TPU is one within its scope alone."""
     if _is_jax():
-        return _jax_devices()[0].platform.upper()
+        return jax_devices()[0].platform.upper()
     import tensorflow as tf
 
     if isinstance(tf.distribute.get_strategy(), tf.distribute.TPUStrategy):
@@ -243,7 +239,7 @@ def _sees_tpu() -> bool:
 def gpus() -> list:
     """The GPUs that TensorFlow sees, or those of JAX where Keras runs on it."""
     if _is_jax():
-        return [one for one in _jax_devices() if one.platform == "gpu"]
+        return [one for one in jax_devices() if one.platform == "gpu"]
     import tensorflow as tf
 
     return tf.config.list_physical_devices("GPU")
@@ -345,109 +341,3 @@ def _compute_capability(gpu) -> tuple[int, ...]:
     import tensorflow as tf
 
     return tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0))
-
-
-def matrix_rate(dtype: str, *, hidden_size: int, intermediate_size: int) -> float:
-    """Operations a second that a device reaches in the largest matrix product of a model's layers, the best of a few.
-
-    It takes MATRIX_SECONDS, or three products where those take longer.
-
-    Args:
-        dtype: "float32" or "bfloat16".
-        hidden_size: columns of the left matrix, which has MATRIX_ROWS rows.
-        intermediate_size: columns of the right one.
-    """
-    sizes = (MATRIX_ROWS, hidden_size), (hidden_size, intermediate_size)
-    multiply, first_value = _multiplied_by_jax(dtype, *sizes) if _is_jax() else _multiplied_by_tensorflow(dtype, *sizes)
-
-    def seconds(products: int) -> float:
-        began = time.perf_counter()
-        for _ in range(products):
-            product = multiply()
-        first_value(product)  # a device may have taken all of them on before it finished the first
-        return (time.perf_counter() - began) / products
-
-    began = time.perf_counter()
-    seconds(1)  # the first one also sets the libraries up
-    best = seconds(1)
-    together = min(max(int(MATRIX_SECONDS / 10 / best), 1), 100)
-    while time.perf_counter() - began < MATRIX_SECONDS:
-        best = min(best, seconds(together))
-    return 2 * MATRIX_ROWS * hidden_size * intermediate_size / best
-
-
-def _multiplied_by_tensorflow(dtype: str, *sizes: tuple[int, int]):
-    """A product of two random matrices, and what waits for it."""
-    import tensorflow as tf
-
-    left, right = (
-        tf.cast(tf.random.stateless_normal(size, seed=(0, number)), dtype) for number, size in enumerate(sizes)
-    )
-    return lambda: tf.linalg.matmul(left, right), lambda product: product[0, 0].numpy()
-
-
-def _multiplied_by_jax(dtype: str, *sizes: tuple[int, int]):
-    """The same on JAX."""
-    import jax
-
-    left, right = (jax.random.normal(jax.random.key(number), size, dtype) for number, size in enumerate(sizes))
-    multiply = jax.jit(jax.numpy.matmul)
-    return lambda: multiply(left, right), lambda product: product.block_until_ready()
-
-
-def surroundings(policy: str) -> dict[str, str | int | bool]:
-    """What the bits of a training run depend on beside its config, its data, the devices that share its batches and how
-    its operations are compiled."""
-    found = gpus()
-    names = ("tf_finetune", "tensorflow", "keras", "numpy", *(("jax", "jaxlib") if _is_jax() else ()))
-    return {
-        "python": platform.python_version(),
-        **{name: importlib.import_module(name).__version__ for name in names},
-        "system": platform.system(),
-        "processor": _processor(),
-        "cores": cores(),
-        "threads": _threads(),
-        "gpus": ", ".join(device_name(one) for one in found) or "none",
-        "precision": policy,
-        "deterministic": is_deterministic(),
-    }
-
-
-def _processor() -> str:
-    """By the name it gives itself, as far as that can be read."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
-
-
-def _threads() -> int:
-    """Those that share one of TensorFlow's operations; JAX takes as many as there are cores."""
-    if _is_jax():
-        return cores()
-    import tensorflow as tf
-
-    chosen = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
-    return tf.config.threading.get_intra_op_parallelism_threads() or (int(chosen) if chosen.isdigit() else cores())
-
-
-def cores() -> int:
-    """Of the processor, as many as this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-
-
-def describe(policy: str) -> str:
-    """One line: device, cores, versions and precision."""
-    import keras
-
-    found = _jax_devices() if _is_jax() else gpus()
-    device = f"{len(found)} {kind()}" if kind() != "CPU" else f"CPU, {cores()} cores"
-    return (
-        f"{device}; {policy}; {_library()}, Keras {keras.__version__} "
-        f"({keras_backend()}), Python {platform.python_version()}"
-    )
-
-
-def _library() -> str:
-    name, module = ("JAX", "jax") if _is_jax() else ("TensorFlow", "tensorflow")
-    return f"{name} {importlib.import_module(module).__version__}"

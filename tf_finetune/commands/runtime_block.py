@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tf_finetune import devices
+from tf_finetune import surroundings
 from tf_finetune.commands.batch_memory import ExpectedMemory
 from tf_finetune.config import ExperimentConfig, Strategy
 from tf_finetune.devices import Devices
@@ -32,7 +32,7 @@ def runtime_block(
         "shapes": _shapes(config, widths),
         "memory": str(memory),
     }
-    head = f"runtime: {devices.describe(trained_on.policy)}; operations {compiled.state()}"
+    head = f"runtime: {surroundings.in_words(trained_on.policy)}; operations {compiled.state()}"
     return "\n".join([head, *(f"  {name:<10}{line}" for name, line in lines.items())])
 
 
