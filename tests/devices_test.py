@@ -98,3 +98,13 @@ def test_jax_on_gpus_is_told_of_deterministic_operations_before_it_begins(monkey
         devices.use_deterministic_operations()
         assert os.environ["XLA_FLAGS"] == "--one --xla_gpu_deterministic_ops=true"
     assert devices.is_deterministic()
+
+
+def test_the_whole_float32_of_jax_ends_with_the_block(monkeypatch):
+    import jax
+
+    monkeypatch.setattr(devices, "keras_backend", lambda: "jax")
+    before = jax.config.jax_default_matmul_precision
+    with devices.whole_float32():
+        assert jax.config.jax_default_matmul_precision == "highest"
+    assert jax.config.jax_default_matmul_precision == before != "highest"

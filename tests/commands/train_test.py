@@ -6,6 +6,7 @@ import shlex
 import shutil
 import sys
 import tempfile
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -19,14 +20,16 @@ from tf_finetune import (
     evaluate,
     export,
     predict,
+    processes,
     verify,
 )
+from tf_finetune.bert.architecture import BertArchitecture
 from tf_finetune.commands import fit as fit_module
 from tf_finetune.commands import training_loop
 from tf_finetune.commands.dry_run import dry_run
 from tf_finetune.commands.find_learning_rate import find_learning_rate
 from tf_finetune.commands.train import train
-from tf_finetune.config import Precision, Truncation
+from tf_finetune.config import ExperimentConfig, Precision, Truncation
 from tf_finetune.data import sources
 from tf_finetune.data.sources import Splits
 from tf_finetune.errors import RunError
@@ -432,3 +435,21 @@ def test_a_backend_that_is_a_string(config, tmp_path, command):
     config.runtime.backend = "jax"
     with pytest.raises(InputError, match="wrong value for runtime.backend, expected Backend, got 'jax'"):
         command(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize(("kind", "rate"), [("CPU", 200.0), ("GPU", 400.0)])
+def test_processes_add_up_their_processors(monkeypatch, kind, rate):
+    """Four devices of two processes: those of a CPU share its cores."""
+    monkeypatch.setattr(fit_module.matrix_rate, "measured", lambda *args, **options: 100.0)
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    classifier = SimpleNamespace(model=SimpleNamespace(architecture=BertArchitecture()))
+    trained_on = SimpleNamespace(policy="float32", kind=kind, replicas=4)
+    assert fit_module._cost_meter(classifier, trained_on, ExperimentConfig(), seconds_between=0).matrix_rate == rate
+
+
+@pytest.mark.parametrize(("backend", "kind", "waits"), [("jax", "GPU", False), ("jax", "CPU", True)])
+def test_waiting_is_not_measured_where_jax_is_ahead_of_the_device(monkeypatch, backend, kind, waits):
+    monkeypatch.setattr(devices, "keras_backend", lambda: backend)
+    monkeypatch.setattr(devices, "kind", lambda: kind)
+    monkeypatch.setattr(devices, "is_deterministic", lambda: False)
+    assert training_loop._waits_for_batches() is waits

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import shutil
 from types import SimpleNamespace
@@ -5,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from tf_finetune import devices
 from tf_finetune.config import Truncation
 from tf_finetune.data import sources, tokenized
 from tf_finetune.evaluation.classifier import Classifier
@@ -77,3 +79,14 @@ def test_pairs(examples, tiny_checkpoint):
     )
     assert [tokens.gather(np.array([i])).tolist() for i in range(20)] == ids
     assert tokens.first_lengths.tolist() == [each.count(0) for each in types]
+
+
+def test_a_checkpoint_answers_in_whole_float32_and_training_as_it_trains(tiny_checkpoint, monkeypatch):
+    calls = []
+    monkeypatch.setattr(devices, "whole_float32", lambda: calls.append("asked") or contextlib.nullcontext())
+    options = {"max_length": 16, "truncation": Truncation.HEAD}
+    loaded = Classifier.from_checkpoint(tiny_checkpoint, **options)
+    Classifier(loaded.model, loaded.tokenizer, **options).logits(["good"])
+    assert calls == []
+    loaded.logits(["good"])
+    assert calls == ["asked"]
