@@ -1,12 +1,8 @@
 """What was asked for, and what it resolves to."""
 
-import json
 import os
-import platform
 import sys
-import time
 
-import keras
 import pytest
 import tensorflow as tf
 
@@ -25,46 +21,6 @@ def test_an_explicit_precision_does_not_ask_the_processor(monkeypatch):
     monkeypatch.setattr(devices, "has_native_bfloat16", lambda: pytest.fail("asked"))
     assert devices.training_policy(Precision.FLOAT32) == "float32"
     assert devices.training_policy(Precision.BFLOAT16) == "mixed_bfloat16"
-
-
-def test_the_description_names_versions_and_precision():
-    described = devices.describe("float32")
-    assert keras.__version__ in described
-    assert "float32" in described
-    assert "(tensorflow)" in described
-
-
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_matrix_rate_is_that_of_the_device_and_takes_no_time(dtype):
-    devices.matrix_rate(dtype, hidden_size=8, intermediate_size=32)
-    began = time.perf_counter()
-    rate = devices.matrix_rate(dtype, hidden_size=64, intermediate_size=256)
-    assert time.perf_counter() - began < 1.0
-    assert 1e6 < rate < 1e16
-
-
-def test_the_matrix_rate_leaves_the_random_numbers_as_they_are():
-    drawn = []
-    for measure in (False, True):
-        keras.utils.set_random_seed(0)
-        if measure:
-            devices.matrix_rate("float32", hidden_size=8, intermediate_size=32)
-        drawn.append(float(keras.random.normal(())))
-    assert drawn[0] == drawn[1]
-
-
-def test_the_surroundings_are_this_machine_and_these_versions(monkeypatch):
-    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
-    found = devices.surroundings("mixed_bfloat16")
-    assert found["keras"] == keras.__version__
-    assert found["python"] == platform.python_version()
-    assert found["cores"] == found["threads"] == len(os.sched_getaffinity(0))
-    assert found["gpus"] == "none"
-    assert found["precision"] == "mixed_bfloat16"
-    assert found["processor"]
-    assert json.loads(json.dumps(found)) == found
-    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "3")
-    assert devices.surroundings("float32")["threads"] == 3
 
 
 def test_jax_that_is_missing_is_named(monkeypatch):
@@ -112,3 +68,43 @@ def test_a_tpu_that_is_not_there(monkeypatch):
     expected = r"no TPU to train on, in runtime.strategy=tpu, expected a Cloud TPU VM .* in TPU_NAME, got \w+"
     with pytest.raises(InputError, match=expected):
         devices.choose(strategy=Strategy.TPU)
+
+
+def test_a_tpu_is_trained_on_where_it_is_asked_for(monkeypatch, capsys):
+    monkeypatch.setattr(devices, "_sees_tpu", lambda: True)
+    assert devices.choose(precision=Precision.FLOAT32).kind == "CPU"
+    assert capsys.readouterr().err == "warning: there is a TPU, which --config.runtime.strategy=tpu trains on\n"
+    monkeypatch.setattr(tf_strategies, "for_tpu", lambda: ("TPU:0", "TPU:1"))
+    chosen = devices.choose(strategy=Strategy.TPU)
+    assert (chosen.kind, chosen.replicas, chosen.policy) == ("TPU", 2, "mixed_bfloat16")
+    assert chosen.why["precision"] == "the TPU multiplies bfloat16 natively"
+    assert capsys.readouterr().err == ""
+
+
+def test_jax_on_gpus_is_told_of_deterministic_operations_before_it_begins(monkeypatch):
+    monkeypatch.setattr(devices, "keras_backend", lambda: "jax")
+    monkeypatch.setattr(devices, "_jax_has_begun", lambda: True)
+    monkeypatch.setattr(devices, "kind", lambda: "GPU")
+    monkeypatch.setenv("XLA_FLAGS", "--one")
+    with pytest.raises(InputError) as caught:
+        devices.use_deterministic_operations()
+    assert str(caught.value) == (
+        "too late for other operations, in runtime.deterministic, expected XLA_FLAGS=--xla_gpu_deterministic_ops=true "
+        "in the environment before JAX begins, got a process in which JAX has begun"
+    )
+    assert not devices.is_deterministic()
+    monkeypatch.setattr(devices, "_jax_has_begun", lambda: False)
+    for _ in range(2):
+        devices.use_deterministic_operations()
+        assert os.environ["XLA_FLAGS"] == "--one --xla_gpu_deterministic_ops=true"
+    assert devices.is_deterministic()
+
+
+def test_the_whole_float32_of_jax_ends_with_the_block(monkeypatch):
+    import jax
+
+    monkeypatch.setattr(devices, "keras_backend", lambda: "jax")
+    before = jax.config.jax_default_matmul_precision
+    with devices.whole_float32():
+        assert jax.config.jax_default_matmul_precision == "highest"
+    assert jax.config.jax_default_matmul_precision == before != "highest"

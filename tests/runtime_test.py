@@ -2,9 +2,11 @@
 
 import contextlib
 import io
+import sys
 
 import keras
 import pytest
+import tensorflow as tf
 
 from tf_finetune import runtime
 
@@ -28,3 +30,16 @@ def test_words_of_the_data_are_printed_where_no_encoding_is_known():
     with contextlib.redirect_stdout(io.StringIO()) as stream:
         runtime.say("café")
     assert stream.getvalue() == "café\n"
+
+
+@pytest.mark.parametrize(("backend", "hidden"), [("jax", [([], "GPU")]), ("tensorflow", [])])
+def test_tensorflow_leaves_the_gpus_to_jax(monkeypatch, backend, hidden):
+    calls = []
+    monkeypatch.setattr(tf.config, "set_visible_devices", lambda *what: calls.append(what))
+    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
+    runtime.import_tensorflow_quietly()
+    assert calls == hidden
+    monkeypatch.delitem(sys.modules, "keras")  # it is imported after TensorFlow
+    monkeypatch.setenv("KERAS_BACKEND", backend)
+    runtime.import_tensorflow_quietly()
+    assert calls == 2 * hidden

@@ -67,7 +67,8 @@ class Backend(enum.Enum):
 class Strategy(enum.Enum):
     """How the rows of each batch are shared out among devices."""
 
-    AUTO = "auto"  # every GPU (TensorFlow), or every local device (JAX), where there are several; else one device
+    # Every GPU (TensorFlow), or every device of all processes (JAX), where there are several; else one device.
+    AUTO = "auto"
     ONE_DEVICE = "one_device"
     MIRRORED = "mirrored"  # TensorFlow: tf.distribute.MirroredStrategy on all GPUs, without XLA
     TPU = "tpu"  # TensorFlow: tf.distribute.TPUStrategy; not yet tried on one

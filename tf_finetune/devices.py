@@ -5,20 +5,14 @@ import contextvars
 import dataclasses
 import importlib.util
 import os
-import platform
 import sys
-import time
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 
-from tf_finetune import processes, tf_strategies
+from tf_finetune import processes, runtime, tf_strategies
 from tf_finetune.config import Backend, Precision, Strategy
 from tf_finetune.errors import InputError
 
-# Tokens of the matrix product that a step's arithmetic is compared with: as many as a batch has, roughly.
-MATRIX_ROWS = 2048
-MATRIX_SECONDS = 0.2
 # What XLA is told on GPUs, in XLA_FLAGS.
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 
@@ -109,13 +103,12 @@ def choose(
     Raises:
         InputError: the backend has no such strategy.
     """
-    if _is_jax():
-        _keep_gpus_from_tensorflow()
     names, chosen, why = _on_jax(strategy) if _is_jax() else _on_tensorflow(strategy)
     by_default = "of KERAS_BACKEND, or the default where that is not set"
     why["backend"] = by_default if backend is Backend.AUTO else "as runtime.backend says"
-    why["precision"] = _why_precision(precision)
-    return Devices(training_policy(precision), keras_backend(), kind(), names, chosen, why)
+    device = "TPU" if chosen is Strategy.TPU else kind()
+    why["precision"] = _why_precision(precision, device)
+    return Devices(training_policy(precision, device), keras_backend(), device, names, chosen, why)
 
 
 def _on_jax(strategy: Strategy) -> tuple[tuple[str, ...], Strategy, dict[str, str]]:
@@ -143,6 +136,8 @@ def _on_tensorflow(strategy: Strategy) -> tuple[tuple[str, ...], Strategy, dict[
     if strategy is Strategy.TPU:
         names = tf_strategies.for_tpu()
         return names, strategy, {"devices": f"a TPU of {len(names)} cores", "strategy": "as runtime.strategy says"}
+    if strategy is Strategy.AUTO and _sees_tpu():
+        runtime.warn("there is a TPU, which --config.runtime.strategy=tpu trains on")
     found = gpus()
     why = {"devices": ", ".join(device_name(one) for one in found) or "TensorFlow sees no GPU"}
     if strategy is Strategy.MIRRORED or (strategy is Strategy.AUTO and len(found) > 1):
@@ -159,11 +154,11 @@ def _refuse(strategy: Strategy, expected: str) -> None:
     raise InputError("no such strategy", where="runtime.strategy", expected=expected, got=strategy.value)
 
 
-def _why_precision(asked: Precision) -> str:
+def _why_precision(asked: Precision, device: str) -> str:
     if asked is not Precision.AUTO:
         return "as runtime.precision says"
-    how = "natively" if has_native_bfloat16() else "no faster than float32, if at all"
-    return f"the {kind()} multiplies bfloat16 {how}"
+    how = "natively" if device == "TPU" or has_native_bfloat16() else "no faster than float32, if at all"
+    return f"the {device} multiplies bfloat16 {how}"
 
 
 def check_backend(backend: Backend = Backend.AUTO) -> str:
@@ -208,7 +203,8 @@ def _is_jax() -> bool:
     return keras_backend() == "jax"
 
 
-def _jax_devices() -> list:
+def jax_devices() -> list:
+    """Those of this process, on JAX."""
     import jax
 
     return jax.local_devices()
@@ -217,35 +213,33 @@ def _jax_devices() -> list:
 def _jax_devices_of_all() -> list:
     """Those of each process, in the order of the processes."""
     if processes.count() == 1:
-        return _jax_devices()
+        return jax_devices()
     import jax
 
     return sorted(jax.devices(), key=lambda one: (one.process_index, one.id))
 
 
-def _keep_gpus_from_tensorflow() -> None:
-    """It makes JAX's batches on the CPU, and would take the memory of every GPU as it begins."""
-    import tensorflow as tf
-
-    with contextlib.suppress(RuntimeError):  # it has begun
-        tf.config.set_visible_devices([], "GPU")
-
-
 def kind() -> str:
-    """Of the devices that Keras computes on: "CPU", "GPU" or "TPU"."""
+    """Of the devices that Keras computes on: "CPU", "GPU" or "TPU"; TensorFlow's TPU is one within its scope alone."""
     if _is_jax():
-        return _jax_devices()[0].platform.upper()
+        return jax_devices()[0].platform.upper()
     import tensorflow as tf
 
-    if tf.config.list_physical_devices("TPU"):
+    if isinstance(tf.distribute.get_strategy(), tf.distribute.TPUStrategy):
         return "TPU"
     return "GPU" if gpus() else "CPU"
+
+
+def _sees_tpu() -> bool:
+    import tensorflow as tf
+
+    return bool(tf.config.list_physical_devices("TPU"))
 
 
 def gpus() -> list:
     """The GPUs that TensorFlow sees, or those of JAX where Keras runs on it."""
     if _is_jax():
-        return [one for one in _jax_devices() if one.platform == "gpu"]
+        return [one for one in jax_devices() if one.platform == "gpu"]
     import tensorflow as tf
 
     return tf.config.list_physical_devices("GPU")
@@ -261,25 +255,53 @@ def device_name(gpu) -> str:
 
 
 def disable_reduced_float32() -> None:
-    """Makes float32 mean float32 on GPUs and TPUs too, which otherwise multiply it with fewer bits of mantissa."""
+    """Makes float32 mean float32 on GPUs too, which otherwise multiply it with fewer bits of mantissa: on TensorFlow,
+    for the rest of the process. On JAX `whole_float32` does so.
+    """
     if _is_jax():
-        import jax
-
-        jax.config.update("jax_default_matmul_precision", "highest")
         return
     import tensorflow as tf
 
     tf.config.experimental.enable_tensor_float_32_execution(False)
 
 
+@contextlib.contextmanager
+def whole_float32() -> Iterator[None]:
+    """What JAX computes inside multiplies float32 as such on GPUs and TPUs too."""
+    if not _is_jax():
+        yield
+        return
+    import jax
+
+    with jax.default_matmul_precision("highest"):
+        yield
+
+
 def use_deterministic_operations() -> None:
-    """For the rest of the process; TensorFlow has no way back. JAX reads it before it sees its devices."""
+    """For the rest of the process; TensorFlow has no way back. JAX reads it before it sees its devices.
+
+    Raises:
+        InputError: JAX has seen GPUs.
+    """
     if _is_jax():
+        if is_deterministic():
+            return
+        if _jax_has_begun() and kind() == "GPU":
+            expected = f"XLA_FLAGS={DETERMINISTIC} in the environment before JAX begins"
+            got = "a process in which JAX has begun"
+            raise InputError("too late for other operations", where="runtime.deterministic", expected=expected, got=got)
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DETERMINISTIC}".strip()
         return
     import tensorflow as tf
 
     tf.config.experimental.enable_op_determinism()
+
+
+def _jax_has_begun() -> bool:
+    """Whether it has seen its devices; there is no public way to ask."""
+    from jax._src import xla_bridge
+
+    return xla_bridge.backends_are_initialized()
 
 
 def is_deterministic() -> bool:
@@ -295,10 +317,10 @@ def is_deterministic() -> bool:
     return False
 
 
-def training_policy(precision: Precision) -> str:
-    """The Keras dtype policy behind `runtime.precision`."""
+def training_policy(precision: Precision, device: str = "") -> str:
+    """The Keras dtype policy behind `runtime.precision`, on what `kind` says where no kind of device is given."""
     if precision is Precision.AUTO:
-        precision = Precision.BFLOAT16 if has_native_bfloat16() else Precision.FLOAT32
+        precision = Precision.BFLOAT16 if device == "TPU" or has_native_bfloat16() else Precision.FLOAT32
     return "mixed_bfloat16" if precision is Precision.BFLOAT16 else "float32"
 
 
@@ -319,106 +341,3 @@ def _compute_capability(gpu) -> tuple[int, ...]:
     import tensorflow as tf
 
     return tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0))
-
-
-def matrix_rate(dtype: str, *, hidden_size: int, intermediate_size: int) -> float:
-    """Operations a second that a device reaches in the largest matrix product of a model's layers, the best of a few.
-
-    It takes MATRIX_SECONDS, or three products where those take longer.
-
-    Args:
-        dtype: "float32" or "bfloat16".
-        hidden_size: columns of the left matrix, which has MATRIX_ROWS rows.
-        intermediate_size: columns of the right one.
-    """
-    sizes = (MATRIX_ROWS, hidden_size), (hidden_size, intermediate_size)
-    multiply, first_value = _multiplied_by_jax(dtype, *sizes) if _is_jax() else _multiplied_by_tensorflow(dtype, *sizes)
-
-    def seconds(products: int) -> float:
-        began = time.perf_counter()
-        for _ in range(products):
-            product = multiply()
-        first_value(product)  # a device may have taken all of them on before it finished the first
-        return (time.perf_counter() - began) / products
-
-    began = time.perf_counter()
-    seconds(1)  # the first one also sets the libraries up
-    best = seconds(1)
-    together = min(max(int(MATRIX_SECONDS / 10 / best), 1), 100)
-    while time.perf_counter() - began < MATRIX_SECONDS:
-        best = min(best, seconds(together))
-    return 2 * MATRIX_ROWS * hidden_size * intermediate_size / best
-
-
-def _multiplied_by_tensorflow(dtype: str, *sizes: tuple[int, int]):
-    """A product of two random matrices, and what waits for it."""
-    import tensorflow as tf
-
-    left, right = (
-        tf.cast(tf.random.stateless_normal(size, seed=(0, number)), dtype) for number, size in enumerate(sizes)
-    )
-    return lambda: tf.linalg.matmul(left, right), lambda product: product[0, 0].numpy()
-
-
-def _multiplied_by_jax(dtype: str, *sizes: tuple[int, int]):
-    """The same on JAX."""
-    import jax
-
-    left, right = (jax.random.normal(jax.random.key(number), size, dtype) for number, size in enumerate(sizes))
-    multiply = jax.jit(jax.numpy.matmul)
-    return lambda: multiply(left, right), lambda product: product.block_until_ready()
-
-
-def surroundings(policy: str) -> dict[str, str | int | bool]:
-    """What the bits of a training run depend on beside its config, its data, the devices that share its batches and how
-    its operations are compiled."""
-    found = gpus()
-    names = ("tf_finetune", "tensorflow", "keras", "numpy", *(("jax", "jaxlib") if _is_jax() else ()))
-    return {
-        "python": platform.python_version(),
-        **{name: metadata.version(name) for name in names},
-        "system": platform.system(),
-        "processor": _processor(),
-        "cores": cores(),
-        "threads": _threads(),
-        "gpus": ", ".join(device_name(one) for one in found) or "none",
-        "precision": policy,
-        "deterministic": is_deterministic(),
-    }
-
-
-def _processor() -> str:
-    """By the name it gives itself, as far as that can be read."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
-
-
-def _threads() -> int:
-    """Those that share one of TensorFlow's operations; JAX takes as many as there are cores."""
-    if _is_jax():
-        return cores()
-    import tensorflow as tf
-
-    chosen = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
-    return tf.config.threading.get_intra_op_parallelism_threads() or (int(chosen) if chosen.isdigit() else cores())
-
-
-def cores() -> int:
-    """Of the processor, as many as this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-
-
-def describe(policy: str) -> str:
-    """One line: device, cores, versions and precision."""
-    found = _jax_devices() if _is_jax() else gpus()
-    device = f"{len(found)} {kind()}" if kind() != "CPU" else f"CPU, {cores()} cores"
-    return (
-        f"{device}; {policy}; {_library()}, Keras {metadata.version('keras')} "
-        f"({keras_backend()}), Python {platform.python_version()}"
-    )
-
-
-def _library() -> str:
-    return f"JAX {metadata.version('jax')}" if _is_jax() else f"TensorFlow {metadata.version('tensorflow')}"

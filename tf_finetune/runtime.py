@@ -45,13 +45,25 @@ def quieten_libraries() -> None:
 
 
 def import_tensorflow_quietly() -> None:
-    """Imports TensorFlow without the lines that 2.21 logs while it loads, whatever the log level says."""
+    """Imports TensorFlow without the lines that 2.21 logs while it loads, whatever the log level says.
+
+    Where Keras is on JAX, or will be, it gets no GPU: it makes JAX's batches on the CPU, and would take the memory of
+    every GPU as it begins.
+    """
     log = logging.getLogger("tensorflow")
     level = log.level
     with quietly():
-        import tensorflow  # noqa: F401
+        import tensorflow as tf
+    if _is_keras_on_jax():
+        with contextlib.suppress(RuntimeError):  # it has begun
+            tf.config.set_visible_devices([], "GPU")
     if level:
         log.setLevel(level)  # in a notebook TensorFlow has set its own
+
+
+def _is_keras_on_jax() -> bool:
+    keras = sys.modules.get("keras")
+    return (keras.backend.backend() if keras else os.environ.get("KERAS_BACKEND")) == "jax"
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_finetune import ExperimentConfig, InputError, TFBertForSequenceClassification, cli, devices
+from tf_finetune import ExperimentConfig, InputError, TFBertForSequenceClassification, cli, devices, processes
 from tf_finetune.bert.architecture import BertArchitecture
 from tf_finetune.bert.memory import step_memory
 from tf_finetune.bert.model import BertBackbone
@@ -290,3 +290,12 @@ def test_gradient_checkpointing_is_reckoned_with(config):
     options = {"activation_bytes": 4, "compiled": batch_memory.compiled.operations() is not None}
     assert memory_of(config) == step_memory(architecture, gradient_checkpointing=True, **options)
     assert keras.config.dtype_policy().name == "float32"
+
+
+def test_the_memory_of_other_machines_is_not_counted(config, has, monkeypatch):
+    has(GIB)
+    monkeypatch.setattr(devices, "replicas_at_work", lambda: 4)
+    asked = config, np.full(100, 16), BertArchitecture.from_folder(config.model.checkpoint)
+    alone = batch_memory.expected_memory(*asked)
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    assert 2 * batch_memory.expected_memory(*asked).needed == alone.needed

@@ -303,10 +303,10 @@ class TestAnotherRun:
             train(config, halfway)
 
     def test_other_surroundings_are_warned_of(self, config, halfway, capsys, monkeypatch):
-        from tf_finetune import devices
+        from tf_finetune import surroundings
 
-        found = devices.surroundings("float32")
-        monkeypatch.setattr(devices, "surroundings", lambda policy: found | {"cores": 64})
+        found = surroundings.found("float32")
+        monkeypatch.setattr(surroundings, "found", lambda policy: found | {"cores": 64})
         train(config, halfway)
         assert f"warning: cores was {found['cores']} and is 64: the last bits of the weights" in capsys.readouterr().err
 

@@ -20,11 +20,12 @@ from safetensors.numpy import load_file
 from tf_finetune import settings
 from tf_finetune.commands import restore, resume
 from tf_finetune.commands.train import train
-from tf_finetune.config import ClassWeights, ExperimentConfig, LoraTargets, ProblemType, Schedule
+from tf_finetune.config import Backend, ClassWeights, ExperimentConfig, LoraTargets, ProblemType, Schedule
 from tf_finetune.errors import Interrupted
 from tf_finetune.training import checkpoints, kernels
 from tf_finetune.training.checkpoints import TrainingState
 from tf_finetune.training.optimizer import AdamWeightDecay
+from tf_finetune.workdir import Workdir
 
 
 @pytest.fixture
@@ -253,6 +254,12 @@ def test_the_same_words_mean_what_they_meant(typed, kept, is_kept, table, monkey
     monkeypatch.setattr(restore.sources, "pinned", lambda source: "pinned anew")
     expected = trained.data.source if is_kept else "pinned anew"
     assert restore.with_places_of(trained, config).data.source == expected
+
+
+def test_the_backend_may_be_given_its_name(uninterrupted, tiny_checkpoint):
+    config = three_epochs(uninterrupted.parent / "films.csv", tiny_checkpoint)
+    config.runtime.backend = Backend.TENSORFLOW  # which it was by default
+    assert resume.earlier_run(config, Workdir(uninterrupted)).config.runtime.backend is Backend.TENSORFLOW
 
 
 def test_a_restart_that_is_interrupted_before_it_begins_leaves_the_earlier_run(uninterrupted, tmp_path, monkeypatch):

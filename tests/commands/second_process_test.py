@@ -31,3 +31,15 @@ def test_an_explanation_is_refused(on_jax, tmp_path):
 def test_the_last_line_of_a_process_that_failed_is_its_error(tmp_path):
     with pytest.raises(InputError, match="no trained model"):
         second_process.run_on_tensorflow("report", tmp_path, None, "--audit")
+
+
+def test_the_second_process_leaves_the_gpus_to_jax(tmp_path, monkeypatch):
+    class StartedError(Exception):
+        pass
+
+    def started(command, *, env, **options):
+        raise StartedError(f"{command[3]} {env['KERAS_BACKEND']} {env['CUDA_VISIBLE_DEVICES']}")
+
+    monkeypatch.setattr(second_process.subprocess, "Popen", started)
+    with pytest.raises(StartedError, match="report tensorflow -1"):
+        second_process.run_on_tensorflow("report", tmp_path, None)

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import sys
 import tempfile
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -15,17 +16,20 @@ from safetensors.numpy import load_file, save_file
 from tf_finetune import (
     InputError,
     TFBertForSequenceClassification,
+    devices,
     evaluate,
     export,
     predict,
-    runtime,
+    processes,
     verify,
 )
+from tf_finetune.bert.architecture import BertArchitecture
 from tf_finetune.commands import fit as fit_module
 from tf_finetune.commands import training_loop
 from tf_finetune.commands.dry_run import dry_run
+from tf_finetune.commands.find_learning_rate import find_learning_rate
 from tf_finetune.commands.train import train
-from tf_finetune.config import Precision, Truncation
+from tf_finetune.config import ExperimentConfig, Precision, Truncation
 from tf_finetune.data import sources
 from tf_finetune.data.sources import Splits
 from tf_finetune.errors import RunError
@@ -115,8 +119,8 @@ def test_xla_where_a_gpu_trains_on_few_shapes(config, tmp_path, monkeypatch, gpu
     def compile_of(model, *args, jit_compile, **kwargs):
         raise ChosenError(jit_compile)
 
-    monkeypatch.setattr(runtime, "gpus", lambda: gpus)
-    monkeypatch.setattr(runtime, "device_name", lambda gpu: gpu)
+    monkeypatch.setattr(devices, "gpus", lambda: gpus)
+    monkeypatch.setattr(devices, "device_name", lambda gpu: gpu)
     monkeypatch.setattr(TFBertForSequenceClassification, "compile", compile_of)
     config.train.num_shapes = num_shapes
     with pytest.raises(ChosenError, match=str(with_xla)):
@@ -379,7 +383,7 @@ def test_validation_in_mid_epoch_and_its_best(config, tmp_path, monkeypatch):
 
 def test_deterministic_operations_are_asked_for_everywhere(config, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(runtime, "use_deterministic_operations", lambda: asked.append("asked"))
+    monkeypatch.setattr(devices, "use_deterministic_operations", lambda: asked.append("asked"))
     config.runtime.deterministic = True
     train(config, tmp_path / "run")
     assert len(asked) == 1
@@ -424,3 +428,28 @@ def test_evaluate_warns_of_data_that_has_changed(config, tmp_path, table, capsys
         file.writelines(f"another film {i},{'pos' if i % 2 else 'neg'}\n" for i in range(40))
     evaluate(tmp_path / "run")
     assert changed in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [train, dry_run, find_learning_rate])
+def test_a_backend_that_is_a_string(config, tmp_path, command):
+    config.runtime.backend = "jax"
+    with pytest.raises(InputError, match="wrong value for runtime.backend, expected Backend, got 'jax'"):
+        command(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize(("kind", "rate"), [("CPU", 200.0), ("GPU", 400.0)])
+def test_processes_add_up_their_processors(monkeypatch, kind, rate):
+    """Four devices of two processes: those of a CPU share its cores."""
+    monkeypatch.setattr(fit_module.matrix_rate, "measured", lambda *args, **options: 100.0)
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    classifier = SimpleNamespace(model=SimpleNamespace(architecture=BertArchitecture()))
+    trained_on = SimpleNamespace(policy="float32", kind=kind, replicas=4)
+    assert fit_module._cost_meter(classifier, trained_on, ExperimentConfig(), seconds_between=0).matrix_rate == rate
+
+
+@pytest.mark.parametrize(("backend", "kind", "waits"), [("jax", "GPU", False), ("jax", "CPU", True)])
+def test_waiting_is_not_measured_where_jax_is_ahead_of_the_device(monkeypatch, backend, kind, waits):
+    monkeypatch.setattr(devices, "keras_backend", lambda: backend)
+    monkeypatch.setattr(devices, "kind", lambda: kind)
+    monkeypatch.setattr(devices, "is_deterministic", lambda: False)
+    assert training_loop._waits_for_batches() is waits

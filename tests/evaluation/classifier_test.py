@@ -1,3 +1,4 @@
+import contextlib
 import json
 import shutil
 from types import SimpleNamespace
@@ -8,7 +9,6 @@ import pytest
 from tf_finetune import devices
 from tf_finetune.config import Truncation
 from tf_finetune.data import sources, tokenized
-from tf_finetune.errors import InputError
 from tf_finetune.evaluation.classifier import Classifier
 from tf_finetune.readers.rows import Columns
 from tf_finetune.text.tokenizer import Tokenizer
@@ -81,8 +81,12 @@ def test_pairs(examples, tiny_checkpoint):
     assert tokens.first_lengths.tolist() == [each.count(0) for each in types]
 
 
-def test_explanations_are_refused_on_jax(tiny_checkpoint, monkeypatch):
-    classifier = Classifier.from_checkpoint(tiny_checkpoint, max_length=16, truncation=Truncation.HEAD)
-    monkeypatch.setattr(devices, "keras_backend", lambda: "jax")
-    with pytest.raises(InputError, match=r"explanations are computed on TensorFlow, .*KERAS_BACKEND=tensorflow .* jax"):
-        classifier.explainer  # noqa: B018
+def test_a_checkpoint_answers_in_whole_float32_and_training_as_it_trains(tiny_checkpoint, monkeypatch):
+    calls = []
+    monkeypatch.setattr(devices, "whole_float32", lambda: calls.append("asked") or contextlib.nullcontext())
+    options = {"max_length": 16, "truncation": Truncation.HEAD}
+    loaded = Classifier.from_checkpoint(tiny_checkpoint, **options)
+    Classifier(loaded.model, loaded.tokenizer, **options).logits(["good"])
+    assert calls == []
+    loaded.logits(["good"])
+    assert calls == ["asked"]

@@ -30,13 +30,17 @@ def jax_step(model: keras.Model, step, state: tuple, data) -> tuple[dict[str, An
 
 
 def whole(answered: tuple) -> tuple:
-    """What Keras's `predict_step` gave; where several processes share a batch, with the rows of all in each of them."""
+    """What Keras's `predict_step` gave; where several processes share a batch, with the rows of all in each of them.
+
+    Without a distribution weights and rows are this process's own, and so are the answers: nobody is waited for.
+    """
     import jax
 
-    if jax.process_count() == 1:
+    distribution = keras.distribution.distribution()
+    if jax.process_count() == 1 or distribution is None:
         return answered
     outputs, others = answered
-    mesh = keras.distribution.distribution().device_mesh.backend_mesh
+    mesh = distribution.device_mesh.backend_mesh
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     return jax.lax.with_sharding_constraint(outputs, everywhere), others
 
@@ -44,7 +48,7 @@ def whole(answered: tuple) -> tuple:
 def accumulated_step(model: keras.Model, state: tuple, data, pieces: int) -> tuple[dict[str, Any], tuple]:
     """Keras's `train_step` with the memory of one piece and the gradient of the whole batch.
 
-    Each piece has every so-manieth row, so that of a batch that devices share each piece is shared as well. What is
+    Of n pieces each has every n-th row, so that of a batch that devices share each piece is shared as well. What is
     missing in the last row of pieces is filled up with rows of weight 0.
 
     Args:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from tf_finetune import devices, runtime
+from tf_finetune import devices, processes, runtime
 from tf_finetune.bert.architecture import BertArchitecture
 from tf_finetune.bert.memory import StepMemory, step_memory
 from tf_finetune.config import ExperimentConfig
@@ -57,7 +57,7 @@ def with_budget(
         raise _unknown("this device does not say how much memory is free")
     replicas = devices.replicas_at_work()
     if devices.kind() == "CPU":  # whose logical devices share its memory
-        free //= replicas
+        free //= _replicas_here()
     tokens = _largest_budget(config, lengths, _step_memory(config, architecture, trained_weights), free)
     each = f" on each of {replicas} devices" if replicas > 1 else ""
     print(f"batch_tokens: {tokens} tokens a batch, by the {_gib(free)} free{each}", flush=True)
@@ -98,7 +98,8 @@ class ExpectedMemory:
 
     Attributes:
         texts, length: of that batch, and tokens of each text.
-        needed: bytes that a step takes beside the weights, on one device; on CPUs on all of them, as they share it.
+        needed: bytes that a step takes beside the weights, on one device; on CPUs on all of this process, as they
+            share it.
         free: bytes that may be taken there; None where nobody says.
     """
 
@@ -120,10 +121,15 @@ def expected_memory(
 ) -> ExpectedMemory:
     """The arguments are those of `warn_of_too_large`."""
     texts, length = _largest_batch(config, lengths)
-    memory, replicas = _step_memory(config, architecture, trained_weights), devices.replicas_at_work()
+    memory = _step_memory(config, architecture, trained_weights)
     needed = memory.of_batch(math.ceil(texts / _parts(config)), length)
-    together = replicas if devices.kind() == "CPU" else 1
+    together = _replicas_here() if devices.kind() == "CPU" else 1
     return ExpectedMemory(texts, length, together * needed, _free())
+
+
+def _replicas_here() -> int:
+    """Devices of this process that share each batch; those of others are other machines'."""
+    return devices.replicas_at_work() // processes.count() or 1
 
 
 def _free() -> int | None:

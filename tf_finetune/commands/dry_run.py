@@ -38,8 +38,7 @@ def dry_run(config: ExperimentConfig, workdir: str | Path, *, restart: bool = Fa
     """
     began = time.perf_counter()
     processes.refuse("--dry_run")
-    devices.check_backend(config.runtime.backend)
-    settings.validated(config)
+    devices.check_backend(settings.validated(config).runtime.backend)
     with Workdir(workdir).locked():
         Workdir(workdir).check_ours()
         if not restart:

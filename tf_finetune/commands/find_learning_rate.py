@@ -38,10 +38,10 @@ def find_learning_rate(config: ExperimentConfig, workdir: str | Path) -> dict[st
         RunError: too little memory, a loss that is not finite at once, or one that never falls.
     """
     processes.refuse("find-learning-rate")
-    devices.check_backend(config.runtime.backend)
+    devices.check_backend(settings.validated(config).runtime.backend)
     folder = Workdir(workdir)
     with folder.locked():
-        inputs = gather(settings.validated(config))
+        inputs = gather(config)
         runtime.import_tensorflow_quietly()
         rates, losses = _losses(inputs)
         smoothed = smooth(losses)
@@ -98,7 +98,8 @@ def _losses_on(inputs, trained_on: devices.Devices) -> tuple[list[float], list[f
     orders = (training_order_of(train, chosen, epoch) for epoch in itertools.count())
     while len(losses.seen) < STEPS and not losses.is_over:
         order, before = next(orders), len(losses.seen)
-        dataset = batches(train, order).take(STEPS - before)
+        shared = devices.replicas_at_work() > 1
+        dataset = batches(train, order, weighted=shared).take(STEPS - before)
         with batch_memory.answered(lambda: no_room(chosen, order, len(losses.seen) - before)):  # noqa: B023
             classifier.model.fit(dataset, epochs=1, shuffle=False, verbose=0, callbacks=[losses])
     if not losses.seen:

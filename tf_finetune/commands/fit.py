@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tf_finetune import devices, processes, runtime, settings
+from tf_finetune import devices, matrix_rate, processes, runtime, settings, surroundings
 from tf_finetune.bert.model import TFBertForSequenceClassification
 from tf_finetune.commands import batch_memory, resume
 from tf_finetune.commands.inputs import Inputs
@@ -207,7 +207,7 @@ def _facts(
             **{name: {"examples": len(one), "sha256": one.digest()} for name, one in used.items()},
         },
         "surroundings": {
-            **devices.surroundings(trained_on.policy),
+            **surroundings.found(trained_on.policy),
             **trained_on.facts,
             "operations": compiled.state(),
         },
@@ -275,13 +275,13 @@ def _cost_meter(
     classifier: Classifier, trained_on: Devices, config: ExperimentConfig, *, seconds_between: float
 ) -> CostMeter:
     sizes = classifier.model.architecture
-    rate = devices.matrix_rate(
+    rate = matrix_rate.measured(
         keras.DTypePolicy(trained_on.policy).compute_dtype,
         hidden_size=sizes.hidden_size,
         intermediate_size=sizes.intermediate_size,
     )
     # The logical devices of a CPU share its cores.
-    rate *= trained_on.replicas if trained_on.kind != "CPU" else processes.count()
+    rate *= processes.count() if trained_on.kind == "CPU" else trained_on.replicas
     return CostMeter(epochs=config.train.epochs, matrix_rate=rate, seconds_between=seconds_between)
 
 

@@ -12,7 +12,8 @@ from tf_finetune.training import checkpoints
 from tf_finetune.training.checkpoints import START_OVER, TrainingState
 from tf_finetune.workdir import MANIFEST, Workdir, writing
 
-# What may change on the way; anything else would make it another run.
+# What may change on the way; anything else would make it another run. The backend is looked at by itself: "auto" may
+# stand for either.
 CHANGEABLE = (
     "train.epochs",
     "train.eval_batch_size",
@@ -26,6 +27,7 @@ CHANGEABLE = (
     "export.litert",
     "export.onnx",
     "export.compared_examples",
+    "runtime.backend",
 )
 # What runs had of which they kept nothing.
 FORMERLY = {"backend": "tensorflow", "strategy": "one_device", "replicas": 1, "processes": 1}

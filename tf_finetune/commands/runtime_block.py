@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tf_finetune import devices
+from tf_finetune import surroundings
 from tf_finetune.commands.batch_memory import ExpectedMemory
 from tf_finetune.config import ExperimentConfig, Strategy
 from tf_finetune.devices import Devices
@@ -32,7 +32,7 @@ def runtime_block(
         "shapes": _shapes(config, widths),
         "memory": str(memory),
     }
-    head = f"runtime: {devices.describe(trained_on.policy)}; operations {compiled.state()}"
+    head = f"runtime: {surroundings.in_words(trained_on.policy)}; operations {compiled.state()}"
     return "\n".join([head, *(f"  {name:<10}{line}" for name, line in lines.items())])
 
 
@@ -45,7 +45,7 @@ def _xla(trained_on: Devices, with_xla: bool) -> str:
         return "on: a TPU computes nothing else"
     if trained_on.strategy is Strategy.MIRRORED:
         return "off: it cannot compile what Keras makes of the step of several devices"
-    return "off: on TensorFlow it pays on GPUs alone, with train.num_shapes and without accumulation"
+    return "off: only on a GPU with train.num_shapes and without accumulation"
 
 
 def _shapes(config: ExperimentConfig, widths: Sequence[int]) -> str:

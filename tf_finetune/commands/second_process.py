@@ -1,4 +1,5 @@
-"""Commands that need TensorFlow, asked for in a process whose Keras is on JAX: they run in another one."""
+"""Commands that need TensorFlow, asked for in a process whose Keras is on JAX: they run in another one, which
+computes on the CPU."""
 
 import os
 import subprocess
@@ -18,7 +19,9 @@ def is_needed() -> bool:
 
 
 def run_on_tensorflow(command: str, workdir: str | Path, config: ExperimentConfig | None, *flags: str) -> None:
-    """Runs `tf-finetune COMMAND` on TensorFlow; what it prints is printed here.
+    """Runs `tf-finetune COMMAND` on TensorFlow and the CPU; what it prints is printed here.
+
+    JAX has taken most of a GPU's memory in this process, so the other one is left without.
 
     Args:
         command: such as "export".
@@ -30,7 +33,8 @@ def run_on_tensorflow(command: str, workdir: str | Path, config: ExperimentConfi
         InputError, RunError: what the command ended with.
     """
     flags = [*flags, f"--workdir={workdir}", *_overrides(Workdir(workdir), config)]
-    environment = os.environ | {"KERAS_BACKEND": "tensorflow", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    chosen = {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "-1"}
+    environment = os.environ | chosen | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with tempfile.TemporaryFile("w+", encoding="utf-8") as complaints:
         process = subprocess.Popen(
             [sys.executable, "-m", "tf_finetune", command, *flags],

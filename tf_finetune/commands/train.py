@@ -43,8 +43,8 @@ def train(
         RunError: loss or gradient are not finite, or there is too little memory or disk.
         Interrupted: by SIGTERM or Ctrl-C, or another process is lost; what was done is kept.
     """
-    place = processes.given(devices.check_backend(config.runtime.backend))
     config = settings.validated(config)
+    place = processes.given(devices.check_backend(config.runtime.backend))
     _check_budget(config, place)
     processes.join(place)
     agree = processes.agreed if processes.count() > 1 else None

@@ -105,7 +105,7 @@ class TrainingLoop:
         shared, part = devices.replicas_at_work() > 1, devices.part_at_work()
         dataset = batches(train, order, first=state.batch, part=part, weighted=shared).take(stop - state.batch)
         waited = None
-        if not (devices.is_deterministic() or replicas.has_strategy()):  # which has batches fetched ahead of the step
+        if _waits_for_batches():
             dataset, waited = timed(dataset)
         kept = checkpoints.what_is_kept(self.run.checkpoints)
         kind = FiniteMetricsInStep if devices.keras_backend() == "jax" else FiniteMetrics
@@ -208,6 +208,16 @@ class TrainingLoop:
         if self.saved:
             where = f"at step {self.saved.step} of {self.schedule.num_train_steps}, kept in {self.run.checkpoints}"
         self.stops.check(where)
+
+
+def _waits_for_batches() -> bool:
+    """Whether how long a step waits for its batch can be measured, and says something.
+
+    A strategy of TensorFlow has batches fetched ahead of the step, and JAX asks for the next one while a GPU or TPU is
+    at the step; the clock is no deterministic operation.
+    """
+    is_ahead = devices.keras_backend() == "jax" and devices.kind() != "CPU"
+    return not (is_ahead or devices.is_deterministic() or replicas.has_strategy())
 
 
 def training_order_of(examples: TokenizedExamples, config: ExperimentConfig, epoch: int) -> BatchOrder:

@@ -1,5 +1,6 @@
 """A trained checkpoint that answers for texts: what evaluate, predict and verify all ask."""
 
+import contextlib
 import functools
 from collections.abc import Iterator, Sequence
 from importlib import metadata
@@ -17,7 +18,6 @@ from tf_finetune.data.examples import Examples
 from tf_finetune.data.order import NUM_SHAPES_OF_JAX, PADDING, evaluation_order, shape_set
 from tf_finetune.data.pipeline import batches
 from tf_finetune.data.tokenized import TokenizedExamples, tokenized
-from tf_finetune.errors import InputError
 from tf_finetune.evaluation.metrics import THRESHOLD, probabilities_of
 from tf_finetune.text.tokenizer import Tokenizer
 
@@ -37,6 +37,7 @@ class Classifier:
         num_shapes: lengths that the batches of a split are padded to at most; 0 means a batch's own longest, and on JAX
             NUM_SHAPES_OF_JAX.
         temperature: what the model's logits have been divided by.
+        whole_float32: whether float32 has all its bits on GPUs and TPUs too, on JAX; in training it need not.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Classifier:
         batch_size: int = 64,
         num_shapes: int = 0,
         temperature: float = 1.0,
+        whole_float32: bool = False,
     ):
         self.model, self.tokenizer = model, tokenizer
         # XLA compiles anew for every shape of a batch: JAX knows no other way, and gets few of them.
@@ -56,7 +58,7 @@ class Classifier:
         model.jit_compile = on_jax
         self.max_length, self.truncation = max_length, truncation
         self.num_shapes = num_shapes or (NUM_SHAPES_OF_JAX if on_jax else 0)
-        self.batch_size, self.temperature = batch_size, temperature
+        self.batch_size, self.temperature, self.whole_float32 = batch_size, temperature, whole_float32
 
     @classmethod
     def from_checkpoint(cls, folder: Path, *, temperature: float = 1.0, **options) -> "Classifier":
@@ -74,7 +76,7 @@ class Classifier:
         if temperature != 1:
             for weight in model.classifier.weights:
                 weight.assign(weight / temperature)
-        return cls(model, Tokenizer(folder), temperature=temperature, **options)
+        return cls(model, Tokenizer(folder), temperature=temperature, whole_float32=True, **options)
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -86,14 +88,7 @@ class Classifier:
 
     @functools.cached_property
     def explainer(self) -> "Explainer":
-        """What says why an answer is as it is; kept, because its graph takes seconds to trace.
-
-        Raises:
-            InputError: Keras is on JAX.
-        """
-        if (backend := devices.keras_backend()) != "tensorflow":
-            expected = "KERAS_BACKEND=tensorflow in the environment before Keras is imported"
-            raise InputError("explanations are computed on TensorFlow", expected=expected, got=backend)
+        """What says why an answer is as it is, on TensorFlow; kept, because its graph takes seconds to trace."""
         from tf_finetune.evaluation.explanation import Explainer
 
         return Explainer(self)
@@ -160,7 +155,8 @@ class Classifier:
             )
             is_example = order.examples != PADDING
             dataset = batches(examples, order, part=devices.part_at_work())
-            predicted = self.model.predict(dataset, verbose=0, callbacks=list(callbacks))
+            with devices.whole_float32() if self.whole_float32 else contextlib.nullcontext():
+                predicted = self.model.predict(dataset, verbose=0, callbacks=list(callbacks))
             logits[order.examples[is_example]] = predicted[is_example]
         return logits
 
