@@ -4,7 +4,7 @@ VENV ?= .venv
 WORKDIR ?= runs/demo
 BIN := $(VENV)/bin
 
-.PHONY: demo test browser lint format bench
+.PHONY: demo test browser lint format notebook bench
 
 $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 	@echo "setting up $(VENV): a minute or two, 2.7 GB on disk"
@@ -45,6 +45,10 @@ lint: $(VENV)/.test-installed
 format: $(VENV)/.test-installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The Colab notebook, and the badges that open it, from notebooks/finetune_imdb.py.
+notebook: $(VENV)/.test-installed
+	$(BIN)/python notebooks/build.py
 
 $(VENV)/.bench-installed: $(VENV)/.installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'

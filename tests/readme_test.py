@@ -11,6 +11,7 @@ from unittest import mock
 
 import pytest
 from in_process import tf_finetune
+from nbclient.cli import NbClientApp
 
 from tf_finetune.evaluation import drift, paired
 from tf_finetune.serving.server_files import MODELS
@@ -121,16 +122,21 @@ def test_make_knows_the_targets():
         subprocess.run([*command.split(), "--dry-run"], cwd=ROOT, check=True, capture_output=True)
 
 
-def test_the_rest_is_docker_and_curl_and_fits_the_signature():
+def test_the_rest_is_docker_and_curl_and_fits_the_signature_or_runs_the_notebook():
     rest = [shlex.split(c) for c in COMMANDS if not c.startswith(("tf-finetune", "make "))]
-    assert [words[0] for words in rest] == ["docker", "curl"]
-    docker, curl = rest
+    assert [words[0] for words in rest] == ["docker", "curl", "jupyter"]
+    docker, curl, jupyter = rest
     assert "$PWD/runs/tickets/export:/models/tickets:ro" in docker
     assert IMAGE in docker
     assert f"--model_config_file=/models/tickets/{MODELS}" in docker
     assert curl[-1].endswith(":8501/v1/models/tickets:predict")
     instances = json.loads(curl[curl.index("-d") + 1])["instances"]
     assert all(isinstance(text, str) for text in instances)  # one input, so an instance is its value
+    assert jupyter[1] == "execute"
+    execute = NbClientApp()
+    execute.parse_command_line(jupyter[2:])
+    assert execute.output_base
+    assert [(ROOT / name).is_file() for name in execute.extra_args] == [True]
 
 
 def test_the_python(folder, packaged_checkpoint):

@@ -2,14 +2,14 @@
 
 import difflib
 import json
-import logging
 import os
 import sys
+import traceback
 from collections.abc import Iterable, Sequence
 
 from absl import flags
 
-from tf_finetune import command_flags, devices, settings
+from tf_finetune import command_flags, devices, processes, runtime, settings
 from tf_finetune.config import Backend
 from tf_finetune.errors import FOUND_STATUS, INTERRUPTED_STATUS, Found, InputError, Interrupted, RunError
 
@@ -20,7 +20,18 @@ TRAINING = ("train", "cross-validate", "find-learning-rate", "sweep")
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status: 0 done, 2 bad input, 3 measured and the answer is no (compare, drift),
     75 interrupted and to be gone on with by the same command, 1 anything else."""
-    argv = list(sys.argv if argv is None else argv)
+    try:
+        status = _status(list(sys.argv if argv is None else argv))
+    except BaseException:  # a mistake of ours
+        if processes.count() > 1:
+            traceback.print_exc()
+            processes.end(1)
+        raise
+    processes.end(status)
+    return status
+
+
+def _status(argv: list[str]) -> int:
     try:
         return _run(argv)
     except (InputError, flags.Error) as error:
@@ -63,6 +74,8 @@ def _run(argv: list[str]) -> int:
     values = command_flags.define(argv)
     positional = values(argv)[2:]
     command_flags.check(command, values, positional)
+    if command != "train":
+        processes.refuse(command)
     settings.validated(values.config)  # before TensorFlow is imported: a wrong value is answered at once
     _prepare_environment(values.config.runtime.backend if command in TRAINING else Backend.TENSORFLOW)
     _call(command, values, positional)
@@ -77,9 +90,7 @@ def _utf8(argument: str) -> str:
 def _prepare_environment(backend: Backend) -> None:
     """Before TensorFlow and Keras are imported: what they read from the environment."""
     devices.check_backend(backend)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it announces that PyTorch is missing
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it calls a second model in one process a mistake
+    runtime.quieten_libraries()
 
 
 def _call(command: str, values: flags.FlagValues, positional: list[str]) -> None:

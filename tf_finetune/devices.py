@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
-from tf_finetune import tf_strategies
+from tf_finetune import processes, tf_strategies
 from tf_finetune.config import Backend, Precision, Strategy
 from tf_finetune.errors import InputError
 
@@ -51,7 +51,8 @@ class Devices:
     @property
     def facts(self) -> dict[str, str | int]:
         """What of it the bits of a training run depend on."""
-        return {"backend": self.backend, "strategy": self.strategy.value, "replicas": self.replicas}
+        shared = {"replicas": self.replicas, "processes": processes.count()}
+        return {"backend": self.backend, "strategy": self.strategy.value, **shared}
 
     @contextlib.contextmanager
     def scope(self) -> Iterator[None]:
@@ -69,7 +70,7 @@ class Devices:
             import keras
 
             mesh = keras.distribution.DeviceMesh((self.replicas,), ("batch",), list(self.names))
-            # Every process makes its own share of each batch (`data.order.shard`).
+            # Every process makes its own part of each batch (`data.pipeline.batches`).
             with keras.distribution.DataParallel(device_mesh=mesh, auto_shard_dataset=False).scope():
                 yield
         elif self.strategy is Strategy.MIRRORED:
@@ -88,6 +89,11 @@ _at_work = contextvars.ContextVar("_at_work", default=1)
 def replicas_at_work() -> int:
     """How many devices share each batch within the scope that this is called in: the rows are a multiple of them."""
     return _at_work.get()
+
+
+def part_at_work() -> tuple[int, int]:
+    """Which part of each batch this process makes within the scope that this is called in, of how many."""
+    return (processes.index(), processes.count()) if replicas_at_work() > 1 else (0, 1)
 
 
 def choose(
@@ -116,13 +122,17 @@ def _on_jax(strategy: Strategy) -> tuple[tuple[str, ...], Strategy, dict[str, st
     """Names, strategy and reasons."""
     if strategy in (Strategy.MIRRORED, Strategy.TPU):
         _refuse(strategy, "auto, one_device or data_parallel on JAX")
-    found = _jax_devices()
+    processes.connect()
+    found, together = _jax_devices_of_all(), processes.count()
+    if together > 1 and strategy is Strategy.ONE_DEVICE:
+        _refuse(strategy, f"auto or data_parallel, as there are {together} processes")
     names = tuple(f"{one.platform}:{one.id}" for one in found)
     chosen, reason = strategy, "as runtime.strategy says"
     if strategy is Strategy.AUTO:
         chosen = Strategy.DATA_PARALLEL if len(found) > 1 else Strategy.ONE_DEVICE
         reason = f"there are {len(found)} devices" if len(found) > 1 else "there is one device"
-    why = {"devices": f"JAX sees {len(found)}: {', '.join(sorted({one.device_kind for one in found}))}"}
+    kinds, where = ", ".join(sorted({one.device_kind for one in found})), f" in {together} processes"
+    why = {"devices": f"JAX sees {len(found)}{where if together > 1 else ''}: {kinds}"}
     return names[:1] if chosen is Strategy.ONE_DEVICE else names, chosen, why | {"strategy": reason}
 
 
@@ -202,6 +212,15 @@ def _jax_devices() -> list:
     import jax
 
     return jax.local_devices()
+
+
+def _jax_devices_of_all() -> list:
+    """Those of each process, in the order of the processes."""
+    if processes.count() == 1:
+        return _jax_devices()
+    import jax
+
+    return sorted(jax.devices(), key=lambda one: (one.process_index, one.id))
 
 
 def _keep_gpus_from_tensorflow() -> None:

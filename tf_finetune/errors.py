@@ -6,6 +6,11 @@ INTERRUPTED_STATUS = 75
 FOUND_STATUS = 3
 
 
+def _in_a_notebook(error: Exception) -> list[str]:
+    """What IPython shows instead of a traceback, which would be of our code and not of the user's."""
+    return [f"error: {error}"]
+
+
 class InputError(Exception):
     """Something the user gave is wrong: a flag, a file, a row, a checkpoint.
 
@@ -30,12 +35,18 @@ class InputError(Exception):
         super().__init__(" ".join(", ".join(parts).split()))
         self.what, self.where = what, where
 
+    def _render_traceback_(self) -> list[str]:
+        return _in_a_notebook(self)
+
 
 class RunError(Exception):
     """The input was fine and the run still cannot go on: the loss is not finite, an export broke a promise.
 
     The command line prints it as `error: MESSAGE` on one line and exits with status 1.
     """
+
+    def _render_traceback_(self) -> list[str]:
+        return _in_a_notebook(self)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -44,6 +55,9 @@ class Interrupted(KeyboardInterrupt):
     A KeyboardInterrupt, so that no library takes it for a mistake of its own and goes on. The command line prints it on
     one line and exits with INTERRUPTED_STATUS.
     """
+
+    def _render_traceback_(self) -> list[str]:
+        return [str(self)]
 
 
 class Found(Exception):

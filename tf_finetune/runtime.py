@@ -1,10 +1,11 @@
 """What a run says on the screen, and the precision that models are built in."""
 
 import contextlib
+import logging
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 
 def warn(text: str) -> None:
@@ -35,23 +36,38 @@ def say(line: str) -> None:
     print(shown.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
+def quieten_libraries() -> None:
+    """For the rest of the process: of TensorFlow and transformers only errors are shown, unless the environment says
+    otherwise. To be called before they are imported."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it announces that PyTorch is missing
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it calls a second model in one process a mistake
+
+
 def import_tensorflow_quietly() -> None:
     """Imports TensorFlow without the lines that 2.21 logs while it loads, whatever the log level says."""
+    log = logging.getLogger("tensorflow")
+    level = log.level
     with quietly():
         import tensorflow  # noqa: F401
+    if level:
+        log.setLevel(level)  # in a notebook TensorFlow has set its own
 
 
 @contextlib.contextmanager
-def quietly() -> Iterator[None]:
-    """What native code says on standard error inside is not shown; exceptions are raised as ever."""
+def quietly(*, streams: Sequence[int] = (2,)) -> Iterator[None]:
+    """What native code says inside, on standard error or on whichever streams, is not shown; exceptions are raised as
+    ever."""
     with tempfile.TemporaryFile() as unread:
-        kept = os.dup(2)
-        os.dup2(unread.fileno(), 2)
+        kept = [os.dup(stream) for stream in streams]
+        for stream in streams:
+            os.dup2(unread.fileno(), stream)
         try:
             yield
         finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+            for stream, before in zip(streams, kept, strict=True):
+                os.dup2(before, stream)
+                os.close(before)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ import collections
 import csv
 import html.parser
 import json
+import random
 import re
 import shutil
 import subprocess
@@ -16,7 +17,7 @@ from huggingface_hub import ModelCard
 from PIL import Image
 
 from tf_finetune import cli
-from tf_finetune.commands.cross_validate import cross_validate
+from tf_finetune.commands.cross_validate import PREDICTIONS, cross_validate
 from tf_finetune.commands.report import report
 from tf_finetune.commands.train import train
 from tf_finetune.config import ProblemType
@@ -362,6 +363,21 @@ def test_many_labels(tmp_path, tiny_checkpoint):
     assert 0 < sum(counts) <= wrong
 
 
+def test_a_report_that_fails_leaves_no_table_behind(run, tmp_path, monkeypatch):
+    copy = Workdir(shutil.copytree(run, tmp_path / "copy"))
+    folds = tmp_path / "folds"
+    folds.mkdir()
+    answers = [
+        {"where": str(k), "true": "pos", "text": "a", "probabilities": {"pos": 0.5, "neg": 0.5}} for k in range(9)
+    ]
+    (folds / PREDICTIONS).write_text("".join(json.dumps(one) + "\n" for one in answers))
+    before = sorted(path.name for path in copy.path.iterdir())
+    monkeypatch.setattr("tf_finetune.commands.report.load_splits", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        report(copy.path, out_of_fold=folds)
+    assert sorted(path.name for path in copy.path.iterdir()) == before
+
+
 def test_a_damaged_line_of_the_curves_is_left_out(run, tmp_path, capsys):
     copy = Workdir(shutil.copytree(run, tmp_path / "copy"))
     whole = copy.metrics.read_text()
@@ -392,3 +408,16 @@ def test_a_slice_with_wrong_labels_is_found(tmp_path, tiny_checkpoint):
     assert [name for name in sorted(found) if found[name]["is_worse"]] == ["shop 1"]
     assert found["shop 1"]["score"] < 0.5 < found["shop 0"]["score"]
     assert any("shop is shop 1" in sentence for sentence in facts["summary"]["of_the_data"])
+
+
+def test_a_run_that_learnt_its_texts_by_heart_is_said_to_have(tmp_path, tiny_checkpoint):
+    """Labels by chance: there is nothing to learn but the texts themselves."""
+    draw = random.Random(0)
+    rows = [(text, draw.choice(("neg", "pos")), shop) for text, _, shop in sentences(200, ("pos", "neg"))]
+    for name, part in (("train", rows[:60]), ("validation", rows[60:])):
+        write_rows(tmp_path / f"{name}.csv", part)
+    config = films.three_epochs(tmp_path, tiny_checkpoint)
+    config.train.epochs, config.optimizer.learning_rate = 30, 3e-3
+    train(config, tmp_path / "run")
+    signs = " ".join(report(tmp_path / "run")["training"]["signs"])
+    assert re.search("The loss on validation was least at step .* while that of training went on falling", signs)

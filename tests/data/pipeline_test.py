@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_finetune.data.order import PADDING, BatchOrder, evaluation_order, shape_set, shard, training_order
+from tf_finetune.data.order import PADDING, BatchOrder, evaluation_order, shape_set, training_order
 from tf_finetune.data.pipeline import CHUNK, batches, timed
 from tf_finetune.data.tokenized import TokenizedExamples
 
@@ -137,18 +137,25 @@ def test_goes_on_with_any_batch(first):
     assert [inputs["input_ids"].tolist() for inputs, _ in rest.as_numpy_iterator()] == whole[first:]
 
 
-@pytest.mark.parametrize("num_workers", [2, 8])
-def test_workers_share_a_batch(num_workers):
-    token_ids, labels = random_examples(45)
-    examples = TokenizedExamples.from_lists(token_ids, list(range(45)))
-    order = training_order(examples.lengths, batch_size=12, seed=0, epoch=0)
-    shares = [shard(order, worker=worker, num_workers=num_workers) for worker in range(num_workers)]
-    seen = []
-    for step in zip(*(batches(examples, share).as_numpy_iterator() for share in shares), strict=True):
-        assert len({inputs["input_ids"].shape for inputs, *_ in step}) == 1
-        for _, labels, *weights in step:
-            seen += labels.tolist() if not weights else labels[weights[0] > 0].tolist()
-    assert sorted(seen) == list(range(45))
+@pytest.mark.parametrize("processes", [2, 3])
+@pytest.mark.parametrize("first", [0, CHUNK - 1])
+def test_the_parts_of_several_processes_are_the_whole_batches(processes, first):
+    token_ids, labels = random_examples(12 * CHUNK)
+    first_lengths = [1 + len(ids) // 2 for ids in token_ids]
+    weights = np.linspace(0.5, 1.5, len(labels))
+    examples = TokenizedExamples.from_lists(token_ids, labels, weights=weights, first_lengths=first_lengths)
+    order = training_order(examples.lengths, batch_size=11, seed=0, epoch=0, rows_multiple_of=processes)
+    parts = [
+        batches(examples, order, first=first, part=(index, processes)).as_numpy_iterator() for index in range(processes)
+    ]
+    whole = batches(examples, order, first=first).as_numpy_iterator()
+    for (inputs, labels, weights), *of_parts in zip(whole, *parts, strict=True):
+        assert {len(part[1]) for part in of_parts} == {len(labels) // processes}
+        joined = [np.concatenate(arrays) for arrays in zip(*(part[1:] for part in of_parts), strict=True)]
+        np.testing.assert_array_equal(joined[0], labels)
+        np.testing.assert_array_equal(joined[1], weights)
+        for name, expected in inputs.items():
+            np.testing.assert_array_equal(np.concatenate([part[0][name] for part in of_parts]), expected)
 
 
 class TestTimed:

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from tf_finetune.errors import Interrupted
-from tf_finetune.training.stops import ECHO, SIGNALS, Stops
+from tf_finetune.training.stops import AGREE_EVERY, ECHO, SIGNALS, Stops
 
 
 @pytest.fixture(autouse=True)
@@ -170,3 +170,50 @@ def test_a_forked_process_that_lives_on_does_not_hold_the_run_up():
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
+
+
+class TestSeveralProcesses:
+    """Two runs that stop at each other's words, taken one after the other."""
+
+    def both(self, *stops, is_due=(False, False), now=False):
+        """What both are answered; what the first says is known when the second has been asked."""
+        said = []
+        for one in stops:
+            one._agree = lambda word: said.append(word) or ""
+        for one, due in zip(stops, is_due, strict=True):
+            one.ask(due, now=now)
+            one._asks -= 1
+        for one in stops:
+            one._agree = lambda word: next(filter(None, said), "")
+        return [one.ask(due, now=now) for one, due in zip(stops, is_due, strict=True)]
+
+    def test_a_signal_to_one_stops_both_at_the_same_step(self):
+        first, second = Stops(agree=str), Stops(agree=str)
+        answers = []
+        with second.watched(), second.deferred():
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert second.asked_by is None  # a process that left alone would leave the other waiting
+            second.check("here")
+            answers = [self.both(first, second) for _ in range(AGREE_EVERY)]
+            assert answers == [[False, False]] * (AGREE_EVERY - 1) + [[True, True]]
+            assert first.asked_by == second.asked_by == "SIGTERM"
+            with pytest.raises(Interrupted, match="interrupted by SIGTERM at step 8"):
+                second.check("at step 8")
+
+    def test_a_pause_for_another_reason_is_no_signal(self):
+        first, second = Stops(agree=str), Stops(agree=str)
+        assert self.both(first, second, is_due=(True, False), now=True) == [True, True]
+        assert first.asked_by is second.asked_by is None
+
+    def test_before_training_each_leaves_by_itself(self):
+        with pytest.raises(Interrupted, match="SIGTERM outside of training"), Stops(agree=str).watched():
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_run_alone_is_answered_at_each_call():
+    stops = Stops()
+    assert not stops.ask()
+    assert stops.ask(True)
+    with stops.watched(), stops.deferred():
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stops.ask()

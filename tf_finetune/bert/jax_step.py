@@ -29,6 +29,18 @@ def jax_step(model: keras.Model, step, state: tuple, data) -> tuple[dict[str, An
     return logs, (*others, optimizer, metrics)
 
 
+def whole(answered: tuple) -> tuple:
+    """What Keras's `predict_step` gave; where several processes share a batch, with the rows of all in each of them."""
+    import jax
+
+    if jax.process_count() == 1:
+        return answered
+    outputs, others = answered
+    mesh = keras.distribution.distribution().device_mesh.backend_mesh
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    return jax.lax.with_sharding_constraint(outputs, everywhere), others
+
+
 def accumulated_step(model: keras.Model, state: tuple, data, pieces: int) -> tuple[dict[str, Any], tuple]:
     """Keras's `train_step` with the memory of one piece and the gradient of the whole batch.
 

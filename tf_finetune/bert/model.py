@@ -92,6 +92,10 @@ class _BertBase(keras.Model):
             super()._maybe_symbolic_build(*args, **kwargs)
             self._is_seen = True
 
+    def predict_step(self, *args, **kwargs):
+        answered = super().predict_step(*args, **kwargs)
+        return jax_step.whole(answered) if keras.backend.backend() == "jax" else answered
+
     def get_metrics_result(self):
         """Keras's; in a step that several devices share, of all of them: one's own would not count by its examples."""
         if not (replicas.is_replica() and self.metrics_variables):

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tf_finetune import devices, runtime, settings
+from tf_finetune import devices, processes, runtime, settings
 from tf_finetune.bert.model import TFBertForSequenceClassification
 from tf_finetune.commands import batch_memory, resume
 from tf_finetune.commands.inputs import Inputs
@@ -33,7 +33,7 @@ from tf_finetune.errors import InputError
 from tf_finetune.evaluation.classifier import Classifier
 from tf_finetune.native import compiled
 from tf_finetune.training import advice, checkpoints, state_arrays
-from tf_finetune.training.callbacks import MetricsLog
+from tf_finetune.training.callbacks import MetricsLog, NoLog
 from tf_finetune.training.checkpoints import TrainingState
 from tf_finetune.training.cost import CostMeter
 from tf_finetune.training.optimizer import WarmupSchedule
@@ -71,6 +71,7 @@ def _fit(
     config, earlier = inputs.config, inputs.earlier
     classifier, tokenized = prepared(inputs, trained_on)
     facts = _facts(config, tokenized, inputs.splits, trained_on)
+    processes.same("their data", facts["data"]["train"]["sha256"][:12], expected="the same examples for each")
     state = resume.beginning(earlier, facts["data"], source=config.data.source)
     chosen = with_budget(config, state, tokenized["train"].lengths, classifier.model)
     say_runtime(trained_on, chosen, tokenized["train"], classifier.model)
@@ -79,13 +80,16 @@ def _fit(
         num_train_steps = sum(map(len, orders))
     schedule = compile_classifier(classifier, tokenized["train"].labels, chosen, num_train_steps)
     _warn_of_mistakes(config, schedule, tokenized["train"])
-    shown, log = _shown(inputs.splits, config), MetricsLog(run.metrics, run.tensorboard)
+    shown = _shown(inputs.splits, config)
+    log = MetricsLog(run.metrics, run.tensorboard) if processes.is_writer() else NoLog()
     began = time.perf_counter()
     untrained = None if earlier else _first_look(classifier, tokenized["validation"], shown)
     meter = _cost_meter(classifier, trained_on, config, seconds_between=time.perf_counter() - began)
     metrics = _restored(classifier.model, earlier.checkpoint) if earlier else {}
     with stops.deferred():
-        _open(run, log, config, earlier, untrained, facts)
+        processes.meet()  # each has read what is about to change
+        if processes.is_writer():
+            _open(run, log, config, earlier, untrained, facts)
         stops.is_begun = True
         began = time.perf_counter()
         best = TrainingLoop(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tf_finetune import devices, runtime
+from tf_finetune.commands import second_process
 from tf_finetune.commands.restore import load_classifier, trained_run
 from tf_finetune.config import ExperimentConfig
 from tf_finetune.data import sources
@@ -58,7 +59,14 @@ def predict(
 def explained_answers(
     workdir: str | Path, texts: Iterable[str | tuple[str, str]], config: ExperimentConfig | None = None
 ) -> "Iterator[tuple[dict[str, Any], Explanation]]":
-    """The answers of `predict`, each with why it is so."""
+    """The answers of `predict`, each with why it is so.
+
+    Raises:
+        InputError: as for `predict`; or Keras is on JAX.
+    """
+    if second_process.is_needed():
+        expected = "KERAS_BACKEND=tensorflow before Keras is imported, or `tf-finetune predict --explain`"
+        raise InputError("explanations are computed on TensorFlow", where="Keras", expected=expected, got="JAX")
     folder, config = trained_run("predict", workdir, config)
     pairs = bool(config.data.text_pair_column)
     return _answers(texts, lambda: _Explaining(load_classifier(folder, config)), pairs=pairs)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tf_finetune import json_files, runtime, settings
-from tf_finetune.commands import failures, measurements, report_facts
+from tf_finetune.commands import failures, measurements, report_facts, second_process
 from tf_finetune.commands.cross_validate import PREDICTIONS
 from tf_finetune.commands.description import label_names
 from tf_finetune.commands.evaluate import SPLITS, held_out, load_splits, warn_if_changed
@@ -28,6 +28,8 @@ def report(
 ) -> dict[str, Any]:
     """Measures the best checkpoint on validation and test; writes report.html, report.json and model_card.md there.
 
+    Where Keras is on JAX, a second process does so on TensorFlow.
+
     The page needs nothing beside itself, neither scripts nor the network. It holds texts of the data: those that are
     answered wrong with the most confidence. The card holds none.
 
@@ -47,10 +49,28 @@ def report(
     Raises:
         InputError: no trained model there, its data cannot be read, or what is asked for beside it cannot be had.
     """
+    if second_process.is_needed():
+        places = {"identity_terms": identity_terms, "out_of_fold": out_of_fold}
+        flags = [*(["--audit"] if audit else []), *(f"--{name}={place}" for name, place in places.items() if place)]
+        second_process.run_on_tensorflow("report", workdir, config, *flags)
+        return json_files.read_object(Workdir(workdir).report_facts)
     folder, config = trained_run("report", workdir, config)
-    run, columns = Workdir(workdir), settings.slice_columns(config)
+    run = Workdir(workdir)
     axes = _axes(config, identity_terms, audit=audit)
     wrong_labels = _label_errors(out_of_fold, run, folder)
+    try:
+        facts, card = _measured(run, folder, config, axes, wrong_labels)
+        _write(run, facts, card)
+    finally:
+        _aside(run).unlink(missing_ok=True)
+    return facts
+
+
+def _measured(
+    run: Workdir, folder: Path, config: ExperimentConfig, axes: list[Axis] | None, wrong_labels: dict[str, Any] | None
+) -> tuple[dict[str, Any], str]:
+    """The facts, and the model card."""
+    columns, seed = settings.slice_columns(config), config.runtime.seed
     splits = load_splits(config, folder, run)
     data = report_facts.of_data(config, folder)
     classifier = load_classifier(folder, config)
@@ -61,24 +81,22 @@ def report(
         "run": report_facts.of_run(run, folder, config, classifier),
         "data": data,
         "training": report_facts.of_training(run, folder, config.train.best_metric),
-        "results": measurements.results(measured, classifier, seed=config.runtime.seed),
+        "results": measurements.results(measured, classifier, seed=seed),
         "slices": {"split": name, **failures.slice_tables(measured[name], classifier, columns)},
         "errors": {"split": name, **failures.errors(measured[name], classifier)},
-        "audit": failures.audit(measured[name], classifier, axes, columns, seed=config.runtime.seed) if audit else None,
+        "audit": None if axes is None else failures.audit(measured[name], classifier, axes, columns, seed=seed),
         "label_errors": wrong_labels,
     }
     facts["summary"] = report_facts.summary(facts, classifier.problem_type, changed=changed)
-    card = _card(facts, config, list(classifier.label_names), classifier.temperature)
-    _write(run, facts, card)
-    return facts
+    return facts, _card(facts, config, list(classifier.label_names), classifier.temperature)
 
 
-def _axes(config: ExperimentConfig, identity_terms: str | Path | None, *, audit: bool) -> list[Axis]:
-    """What an audit needs, found before anything is computed."""
+def _axes(config: ExperimentConfig, identity_terms: str | Path | None, *, audit: bool) -> list[Axis] | None:
+    """What an audit needs, found before anything is computed; None without one."""
     if not audit and identity_terms is not None:
         raise InputError("--identity_terms is for an audit", expected="--audit beside it", got=identity_terms)
     if not audit:
-        return []
+        return None
     if settings.slice_columns(config) and config.model.problem_type is not ProblemType.REGRESSION:
         groups.check_installed()
     return read_terms(PACKAGED, *([Path(identity_terms).expanduser()] if identity_terms is not None else []))

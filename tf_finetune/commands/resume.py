@@ -28,7 +28,7 @@ CHANGEABLE = (
     "export.compared_examples",
 )
 # What runs had of which they kept nothing.
-FORMERLY = {"backend": "tensorflow", "strategy": "one_device", "replicas": 1}
+FORMERLY = {"backend": "tensorflow", "strategy": "one_device", "replicas": 1, "processes": 1}
 
 
 @dataclasses.dataclass(frozen=True)

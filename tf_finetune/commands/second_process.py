@@ -17,18 +17,19 @@ def is_needed() -> bool:
     return devices.check_backend() == "jax"
 
 
-def run_on_tensorflow(command: str, workdir: str | Path, config: ExperimentConfig | None) -> None:
+def run_on_tensorflow(command: str, workdir: str | Path, config: ExperimentConfig | None, *flags: str) -> None:
     """Runs `tf-finetune COMMAND` on TensorFlow; what it prints is printed here.
 
     Args:
         command: such as "export".
         workdir: of a training run.
         config: the run's own with changes that the command can act on, or None.
+        *flags: the command's own, such as "--audit".
 
     Raises:
         InputError, RunError: what the command ended with.
     """
-    flags = [f"--workdir={workdir}", *_overrides(Workdir(workdir), config)]
+    flags = [*flags, f"--workdir={workdir}", *_overrides(Workdir(workdir), config)]
     environment = os.environ | {"KERAS_BACKEND": "tensorflow", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with tempfile.TemporaryFile("w+", encoding="utf-8") as complaints:
         process = subprocess.Popen(

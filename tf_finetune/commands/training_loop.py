@@ -1,6 +1,7 @@
 """From wherever a run stands to its end: train, validate, keep, and stop when asked to."""
 
 import dataclasses
+import json
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tf_finetune import devices, replicas, runtime
+from tf_finetune import devices, processes, replicas, runtime
 from tf_finetune.bert.architecture import BertArchitecture
 from tf_finetune.bert.flops import step_flops
 from tf_finetune.commands import batch_memory
@@ -80,6 +81,7 @@ class TrainingLoop:
             stop = self._next_validation(order)
             if self.state.batch < stop and not self.stops.asked_by:
                 self._train_to(order, stop)
+            self.stops.ask(now=True)
             if self.stops.asked_by:
                 self._leave()
             elif self.state.batch < stop:
@@ -100,8 +102,8 @@ class TrainingLoop:
     def _train_to(self, order: BatchOrder, stop: int) -> None:
         """Trains as far as a batch of the epoch, or until a checkpoint is due or a signal came."""
         state, train, model = self.state, self.tokenized["train"], self.classifier.model
-        shared = devices.replicas_at_work() > 1
-        dataset = batches(train, order, first=state.batch, weighted=shared).take(stop - state.batch)
+        shared, part = devices.replicas_at_work() > 1, devices.part_at_work()
+        dataset = batches(train, order, first=state.batch, part=part, weighted=shared).take(stop - state.batch)
         waited = None
         if not (devices.is_deterministic() or replicas.has_strategy()):  # which has batches fetched ahead of the step
             dataset, waited = timed(dataset)
@@ -138,7 +140,7 @@ class TrainingLoop:
         steps, minutes = self.config.train.checkpoint_every_steps, self.config.train.checkpoint_every_minutes
         by_steps = steps and (self.state.step + done) % steps == 0
         by_time = minutes and time.monotonic() - self.saved_at >= 60 * minutes
-        return bool(self.stops.asked_by or by_steps or by_time)
+        return bool(by_steps or self.stops.ask(bool(by_time)))
 
     def _warn_of_loss(self, numbers: dict[str, float]) -> None:
         train, smoothing = self.tokenized["train"], self.config.train.label_smoothing
@@ -151,7 +153,7 @@ class TrainingLoop:
         state, kind = self.state, self.classifier.problem_type
         is_end = state.batch == len(order)
         when = f"epoch {state.epoch + 1}" + ("" if is_end else f"  step {state.step}")
-        asks = AfterPrediction(lambda: self.stops.check("in validation"))
+        asks = AfterPrediction(self._check_in_validation)
         try:
             calibrate = self.config.train.calibrate
             with self.classifier.model.optimizer.averaged():
@@ -160,6 +162,7 @@ class TrainingLoop:
                 )
         except Interrupted:
             self._leave()
+        result = json.loads(processes.agreed(json.dumps(result)))  # machines may differ in the last bit
         timing = {"seconds": time.perf_counter() - began}
         self.log.write(split="validation", epoch=state.epoch, step=state.step, **result, timing=timing)
         place = {"epoch": state.epoch + 1, "batch": 0} if is_end else {}
@@ -178,16 +181,24 @@ class TrainingLoop:
         if stops_early:
             print(f"stopping early: no better validation since epoch {best['epoch'] + 1}")
 
+    def _check_in_validation(self) -> None:
+        self.stops.ask()
+        self.stops.check("in validation")
+
     def _save(self) -> None:
-        self.state = dataclasses.replace(self.state, metrics_bytes=self.log.size())
+        """Process 0 writes, and the others wait for it."""
+        self.state = dataclasses.replace(self.state, metrics_bytes=int(processes.agreed(str(self.log.size()))))
         if not self.state.step or self.state == self.saved:
             return
         arrays = state_arrays.arrays_of(self.classifier.model) | self.metrics
         parts = self.classifier.model, self.classifier.tokenizer
         temperature = {name: value for name, value in self.state.validation.items() if name == "temperature"}
         with self.classifier.model.optimizer.averaged():
-            checkpoints.save(*parts, self.run.checkpoints, self.state, arrays, **self.facts, **temperature)
-        settle(self.run, self.state, self.config)
+            if processes.is_writer():
+                checkpoints.save(*parts, self.run.checkpoints, self.state, arrays, **self.facts, **temperature)
+        if processes.is_writer():
+            settle(self.run, self.state, self.config)
+        processes.meet()
         self.saved, self.saved_at = self.state, time.monotonic()
 
     def _leave(self) -> None:

@@ -166,21 +166,6 @@ def shape_set(lengths: np.ndarray, *, num_shapes: int, longest: int, multiple_of
     return tuple(reversed(shapes))
 
 
-def shard(order: BatchOrder, *, worker: int, num_workers: int) -> BatchOrder:
-    """One worker's share of every batch: as many rows for each worker, filled up with PADDING.
-
-    Args:
-        order: of the whole batches.
-        worker: from 0.
-        num_workers: how many share the batches; each takes every num_workers-th row.
-    """
-    batches = []
-    for start, stop in zip(order.starts[:-1], order.starts[1:], strict=True):
-        rows = -(-(stop - start) // num_workers)
-        batches.append(_filled(order.examples[start + worker : stop : num_workers], rows))
-    return _joined(batches, order.widths)
-
-
 def _within_budget(ordered: np.ndarray, lengths: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
     """Batches of examples in ascending order of length, each as large as the budget allows."""
     batches, start = [], 0

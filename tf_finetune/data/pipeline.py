@@ -31,11 +31,13 @@ class _Fetching:
         self.lock, self.is_over = threading.Lock(), False
         atexit.register(self.end)
 
-    def chunk(self, examples: TokenizedExamples, order: BatchOrder, start: int) -> tuple[np.ndarray, ...]:
+    def chunk(
+        self, examples: TokenizedExamples, order: BatchOrder, start: int, part: tuple[int, int]
+    ) -> tuple[np.ndarray, ...]:
         with self.lock:
             if self.is_over:
                 raise RuntimeError("Python has ended")
-            return _chunk(examples, order, start)
+            return _chunk(examples, order, start, part)
 
     def end(self) -> None:
         time.sleep(0.01)  # whoever waits for Python gets in
@@ -48,7 +50,12 @@ _fetching = _Fetching()
 
 
 def batches(
-    examples: TokenizedExamples, order: BatchOrder, *, first: int = 0, weighted: bool = False
+    examples: TokenizedExamples,
+    order: BatchOrder,
+    *,
+    first: int = 0,
+    part: tuple[int, int] = (0, 1),
+    weighted: bool = False,
 ) -> "tf.data.Dataset":
     """The batches of one pass, each padded to its own width.
 
@@ -59,6 +66,8 @@ def batches(
         examples: the tokenised texts.
         order: which example stands in which batch.
         first: the batch to begin with; those before it are not made.
+        part: (i, n) for the i-th of n equal parts of each batch, its rows in their order; the rows of a batch are a
+            multiple of n. The parts of several processes are together what one process makes.
         weighted: whether weights are among the tensors also where all of them are 1: what is compiled for one epoch
             then serves another, whose order has no row without an example.
 
@@ -81,7 +90,9 @@ def batches(
 
     def chunk(start):
         arrays = tf.numpy_function(
-            lambda start: _fetching.chunk(examples, order, int(start)), [start], [spec.dtype for spec in specification]
+            lambda start: _fetching.chunk(examples, order, int(start), part),
+            [start],
+            [spec.dtype for spec in specification],
         )
         return [tf.ensure_shape(array, spec.shape) for array, spec in zip(arrays, specification, strict=True)]
 
@@ -141,14 +152,21 @@ def timed(dataset: "tf.data.Dataset") -> tuple["tf.data.Dataset", Callable[[], f
     return made, lambda: float(waited.numpy())
 
 
-def _chunk(examples: TokenizedExamples, order: BatchOrder, start: int) -> tuple[np.ndarray, ...]:
-    """What up to CHUNK batches hold: token ids end to end; lengths, labels and weights of the rows; batches' bounds.
+def _chunk(examples: TokenizedExamples, order: BatchOrder, start: int, part: tuple[int, int]) -> tuple[np.ndarray, ...]:
+    """What up to CHUNK batches, or these parts of them, hold: token ids end to end; lengths, labels and weights of the
+    rows; bounds and width of the batches.
 
     The lengths of a row are those of its token ids, of its attention mask and of its tokens of type 0.
     """
     stop = min(start + CHUNK, len(order))
-    starts = order.starts[start : stop + 1]
-    chosen = order.examples[starts[0] : starts[-1]]
+    starts = order.starts[start : stop + 1] - order.starts[start]
+    chosen = order.examples[order.starts[start] : order.starts[stop]]
+    # Keras divides by all rows of a batch; so scaled, its mean is that over the examples.
+    rows, sizes = np.diff(starts), np.add.reduceat(chosen != PADDING, starts[:-1], dtype=np.int64)
+    factors = np.repeat(rows / sizes, rows)
+    index, parts = part
+    is_ours = (np.arange(len(chosen)) - np.repeat(starts[:-1], rows)) * parts // np.repeat(rows, rows) == index
+    chosen, factors, starts = chosen[is_ours], factors[is_ours], starts // parts
     is_example = chosen != PADDING
     indices = np.where(is_example, chosen, 0)
     lengths = np.where(is_example, examples.lengths[indices], 0)
@@ -156,11 +174,9 @@ def _chunk(examples: TokenizedExamples, order: BatchOrder, start: int) -> tuple[
     first_lengths = attended
     if examples.first_lengths is not None:
         first_lengths = np.where(is_example, examples.first_lengths[indices], 1)
-    # Keras divides by all rows of a batch; so scaled, its mean is that over the examples.
-    rows, sizes = np.diff(starts), np.add.reduceat(is_example, starts[:-1] - starts[0], dtype=np.int64)
-    weights = (is_example * np.repeat(rows / sizes, rows)).astype(np.float32)
+    weights = (is_example * factors).astype(np.float32)
     if examples.weights is not None:
         weights *= examples.weights[indices]
-    bounds = np.stack([starts[:-1] - starts[0], starts[1:] - starts[0], order.widths[start:stop]], axis=1)
+    bounds = np.stack([starts[:-1], starts[1:], order.widths[start:stop]], axis=1)
     row_lengths = np.stack([lengths, attended, first_lengths], axis=1)
     return examples.gather(chosen[is_example]), row_lengths, examples.labels[indices], weights, bounds

@@ -159,7 +159,8 @@ class Classifier:
                 examples.lengths, batch_size=self.batch_size, shapes=shapes, rows_multiple_of=replicas
             )
             is_example = order.examples != PADDING
-            predicted = self.model.predict(batches(examples, order), verbose=0, callbacks=list(callbacks))
+            dataset = batches(examples, order, part=devices.part_at_work())
+            predicted = self.model.predict(dataset, verbose=0, callbacks=list(callbacks))
             logits[order.examples[is_example]] = predicted[is_example]
         return logits
 

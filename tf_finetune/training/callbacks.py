@@ -100,6 +100,16 @@ class MetricsLog:
             self.writers[split].flush()
 
 
+class NoLog:
+    """In the place of MetricsLog, in a process that does not write."""
+
+    def size(self) -> int:
+        return 0
+
+    def write(self, **record) -> None:
+        pass
+
+
 class FiniteMetrics(keras.callbacks.Callback):
     """Keeps steps whose loss is not finite out of the metrics of the epoch, and stops the run when there are too many.
 

@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from tf_finetune.errors import INTERRUPTED_STATUS, Interrupted
 
@@ -15,6 +15,9 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 END = b"\0"
 # Seconds within which another Ctrl-C is the same one, passed on by a process around this one.
 ECHO = 0.3
+# Steps between two times that several processes ask each other whether to stop: to ask takes milliseconds.
+AGREE_EVERY = 8
+DUE = "due"
 
 
 class Stops:
@@ -28,15 +31,20 @@ class Stops:
             Interrupted as soon as Python gets to it, as in a notebook.
         replaces: whether the run is to take the place of an earlier one.
 
+        agree: for a run of several processes, which have to stop after the same step: says a word to all of them, ""
+            for none, and returns the first one that was said; waits for all. None: a run of this process alone.
+
     Attributes:
-        asked_by: the name of the signal; None while there was none.
+        asked_by: the name of the signal; None while there was none, or while the processes have not agreed on it.
         is_begun: whether the folder is this run's; an earlier one is as it was until then. To be set by the run.
     """
 
-    def __init__(self, *, is_process: bool = False, replaces: bool = False):
+    def __init__(self, *, is_process: bool = False, replaces: bool = False, agree: Callable[[str], str] | None = None):
         self.asked_by: str | None = None
         self.is_begun = False
         self.is_process, self.replaces = is_process, replaces
+        self._agree, self._asks = agree, 0
+        self._heard = ""
         self._asked_at = 0.0
         self._is_deferred = False
         self._is_over = False
@@ -78,12 +86,32 @@ class Stops:
         finally:
             self._is_deferred = False
 
+    def ask(self, is_due: bool = False, *, now: bool = False) -> bool:
+        """Whether to pause: because of a signal, or as it is due for another reason.
+
+        Several processes find that out together, the signals and reasons of all of them, at each AGREE_EVERY-th call,
+        the answer being no between; so each has to call it as often as the others.
+
+        Args:
+            is_due: whether it is due here.
+            now: find it out at this call.
+        """
+        if self._agree is None:
+            return bool(self.asked_by or is_due)
+        self._asks += 1
+        if not now and self._asks % AGREE_EVERY:
+            return False
+        word = self._agree(self._heard or (DUE if is_due else ""))
+        if word not in ("", DUE):
+            self.asked_by = word
+        return bool(word)
+
     def check(self, where: str) -> None:
         """Raises Interrupted, with the words for where the run stands, if somebody asked for it."""
         if self.asked_by:
-            raise Interrupted(f"interrupted by {self.asked_by} {where}; {self._way_on()}")
+            raise Interrupted(f"interrupted by {self.asked_by} {where}; {self.way_on()}")
 
-    def _way_on(self) -> str:
+    def way_on(self) -> str:
         """The words for how the run is gone on with."""
         if not self.replaces:
             return "the same command goes on"
@@ -94,10 +122,12 @@ class Stops:
     def _on_signal(self, number: int, frame) -> None:
         if self._is_over:
             return
-        if not self.asked_by:
-            self.asked_by, self._asked_at = signal.Signals(number).name, time.monotonic()
+        if not self._heard:
+            self._heard, self._asked_at = signal.Signals(number).name, time.monotonic()
+            if self._agree is None or not self._is_deferred:
+                self.asked_by = self._heard
         elif number == signal.SIGINT and not self.is_process and not self._is_echo():
-            raise Interrupted(f"interrupted again, at once; {self._way_on()} from the last checkpoint")
+            raise Interrupted(f"interrupted again, at once; {self.way_on()} from the last checkpoint")
         if not self._is_deferred:
             self.check("outside of training, where there is nothing to save")
 
@@ -116,15 +146,15 @@ class Stops:
                     again = "; another Ctrl-C leaves at once" if number[0] == signal.SIGINT else ""
                     _say(f"{signal.Signals(number[0]).name}: stopping after this step, to save{again}")
             elif number[0] == signal.SIGINT and self.is_process and now - first > ECHO:
-                _say(f"left at once, without saving; {self._way_on()} from the last checkpoint")
+                _say(f"left at once, without saving; {self.way_on()} from the last checkpoint")
                 os._exit(INTERRUPTED_STATUS)
 
 
 def _say(line: str) -> None:
     """Writes to the screen from another thread, past Python's file, which the main one may be holding."""
     try:
-        os.write(sys.stderr.fileno(), f"{line}\n".encode())
-    except OSError:  # a notebook's has no number
+        os.write(sys.stderr.buffer.fileno(), f"{line}\n".encode())
+    except (AttributeError, OSError):  # a notebook's has no buffer, and its number is that of the server's screen
         print(line, file=sys.stderr, flush=True)
 
 
