@@ -116,7 +116,7 @@ def trained(data, replicas, *, policy="float32", **options):
 def recipe(folder):
     """Two epochs with dropout and factors of LoRA on two devices, a budget of tokens and checkpoints on the way."""
     config = three_epochs(folder / "films.csv", folder / "checkpoint")
-    config.train.epochs, config.train.batch_tokens, config.train.checkpoint_every_steps = 2, 400, 2
+    config.train.epochs, config.train.batch_tokens, config.train.checkpoint_every_steps = 2, 400, 5
     config.model.lora_rank, config.train.accumulation_steps, config.optimizer.ema_momentum = 2, 2, 0.8
     config.runtime.strategy = Strategy.MIRRORED
     return config
@@ -139,7 +139,7 @@ def resumed(folder):
         train(recipe(folder), folder / "reference")
         with contextlib.suppress(faults.KilledError), contextlib.ExitStack() as patched:
             faults.at(
-                "step", 5, faults.killed,
+                "step", 7, faults.killed,
                 set_attribute=lambda *what: patched.enter_context(mock.patch.object(*what)),
             )  # fmt: skip
             train(recipe(folder), folder / "killed")

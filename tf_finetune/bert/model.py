@@ -67,6 +67,7 @@ class _BertBase(keras.Model):
         if self.accumulation_steps > 1 and not on_jax and kwargs.setdefault("jit_compile", False) is True:
             raise ValueError("accumulation goes without XLA. Received: jit_compile=True")
         super().compile(*args, **kwargs)
+        self._is_seen = False
         if self.bert.built and self.optimizer is not None:
             self.optimizer.build(self.trainable_variables)
 
@@ -84,6 +85,12 @@ class _BertBase(keras.Model):
             return accumulated_step(self, *args, pieces=self.accumulation_steps)
         with compiled.unused() if self.jit_compile else contextlib.nullcontext():
             return super().train_step(*args, **kwargs)
+
+    def _maybe_symbolic_build(self, *args, **kwargs):
+        # Under tf.distribute Keras makes the input of every `fit` twice, once to see the shapes of a batch.
+        if not self._is_seen:
+            super()._maybe_symbolic_build(*args, **kwargs)
+            self._is_seen = True
 
     def predict_step(self, *args, **kwargs):
         answered = super().predict_step(*args, **kwargs)
