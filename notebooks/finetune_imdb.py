@@ -54,6 +54,7 @@ import importlib.metadata
 import importlib.util
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 # The one place to change for another repository; `make notebook` carries it to the badges.
@@ -70,8 +71,11 @@ def install():
         raise RuntimeError("REPOSITORY names no repository yet: put a wheel (python -m build) beside this notebook")
     installed = {one.name.lower().replace("_", "-"): one.version for one in importlib.metadata.distributions()}
     kept = [f"{name}=={installed[name]}\n" for name in KEPT if name in installed]
-    Path("kept.txt").write_text("".join(kept), encoding="utf-8")
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--constraint=kept.txt", source], check=True)
+    with tempfile.TemporaryDirectory() as folder:
+        constraint = Path(folder) / "kept.txt"
+        constraint.write_text("".join(kept), encoding="utf-8")
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", f"--constraint={constraint}"]
+        subprocess.run([*pip, source], check=True)
     importlib.invalidate_caches()
 
 
@@ -114,7 +118,11 @@ from tf_finetune import runtime
 runtime.quieten_libraries()
 runtime.import_tensorflow_quietly()
 import keras
+import tensorflow as tf
 
+if found == "GPU" and keras.backend.backend() == "tensorflow" and not tf.config.list_physical_devices("GPU"):
+    print("There is a GPU here that TensorFlow cannot use.")
+    found = "CPU"
 print(f"{found} found; Keras {keras.__version__} on {keras.backend.backend()}")
 
 # %% [markdown]
@@ -282,10 +290,14 @@ import html
 
 from IPython.display import HTML
 
-report = tf_finetune.report(workdir)
-page = html.escape((workdir / "report.html").read_text(encoding="utf-8"))
-style = "width: 100%; height: 640px; border: 1px solid"
-HTML(f'<div><iframe title="Report" srcdoc="{page}" sandbox style="{style}"></iframe></div>')
+make_report = found != "TPU"  # it is computed on the CPU there, which all of IMDB keeps busy for long
+if make_report:
+    report = tf_finetune.report(workdir)
+    page = html.escape((workdir / "report.html").read_text(encoding="utf-8"))
+    style = "width: 100%; height: 640px; border: 1px solid"
+    display(HTML(f'<div><iframe title="Report" srcdoc="{page}" sandbox style="{style}"></iframe></div>'))
+else:
+    print(f"not made here, where it would take long: tf-finetune report --workdir={workdir}, wherever the folder goes")
 
 # %% [markdown]
 # ## 10. Export and verify
@@ -322,7 +334,8 @@ print(f"{answer['label']} ({answer['score']:.1%}): {answer['text']}")
 archive = shutil.make_archive(str(workdir / "export"), "zip", root_dir=workdir, base_dir="export")
 print(f"export:     {archive}, {Path(archive).stat().st_size / 1e6:.0f} MB")
 print(f"checkpoint: {workdir / 'checkpoints' / best['checkpoint']}")
-print(f"report:     {workdir / 'report.html'}")
+if make_report:
+    print(f"report:     {workdir / 'report.html'}")
 if "google.colab" in sys.modules:
     from google.colab import files
 
