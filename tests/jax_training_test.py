@@ -72,8 +72,7 @@ def test_devices_share_a_batch_and_change_nothing(trained, way, number, toleranc
 def test_pieces_that_fit_nothing_add_up_to_the_batch(trained):
     folder, _ = trained
     pieces = losses(folder / "accumulated_1")
-    assert len(pieces) == 12
-    np.testing.assert_allclose(pieces, losses(folder / "plain_1")[:12], rtol=0, atol=1e-4)
+    np.testing.assert_allclose(pieces, losses(folder / "plain_1"), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("number", jax_training.WAYS[jax_training.rounded])
