@@ -37,13 +37,15 @@ NUMBERS_A_WEIGHT = 7
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """Operations and bytes a second of one device, and where the figures are from.
+    """Operations and bytes a second of one device.
 
     Attributes:
         rate: bfloat16 operations in matrix products.
         share: of the rate that a step reaches.
         memory: bytes that its memory reads or writes.
         link: bytes that it sends to others.
+        most: how many are linked so.
+        source: of the figures.
     """
 
     name: str
@@ -51,12 +53,13 @@ class Chip:
     share: float
     memory: float
     link: float
+    most: int
     source: str
 
 
 CHIPS = {
-    "v5e": Chip("TPU v5e", 197e12, 0.4, 819e9, 50e9, "Google Cloud's page of v5e; one of its four links"),
-    "h100": Chip("H100 SXM", 989e12, 0.4, 3.35e12, 450e9, "NVIDIA's data sheet; NVLink, one direction"),
+    "v5e": Chip("TPU v5e", 197e12, 0.4, 819e9, 50e9, 256, "Google Cloud's page of v5e; one of its four links"),
+    "h100": Chip("H100 SXM", 989e12, 0.4, 3.35e12, 450e9, 8, "NVIDIA's data sheet; NVLink, one direction"),
 }
 
 
@@ -77,7 +80,8 @@ def main() -> None:
         print("| devices | texts a batch | IMDB, 3 epochs | a billion tokens | sent in | efficiency |")
         print("|---|---|---|---|---|---|")
         for devices, batch_size in ((1, 32), (8, 32), (8, 256), (256, 256), (256, 8192)):
-            print(_row(chip, devices, batch_size, lengths))
+            if devices <= chip.most:
+                print(_row(chip, devices, batch_size, lengths))
 
 
 def _row(chip: Chip, devices: int, batch_size: int, lengths: np.ndarray) -> str:

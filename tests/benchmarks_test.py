@@ -253,3 +253,13 @@ class TestRecipes:
         better = [one | {"validation": {"accuracy": 0.88, "loss": 0.2}, "trained": 500_000} for one in plain[:1]]
         assert row("plain", plain, plain) == "| plain | 87.00 | 1.00 | +0.00 | 0.3000 | 11 | 1.00 | 22.70 |"
         assert row("lora", better, plain) == "| lora | 88.00 | - | +1.00 | 0.2000 | 10 | 1.00 | 0.50 |"
+
+
+def test_the_page_on_scale_is_what_the_model_says(capsys):
+    import scale
+
+    scale.main()
+    page = (BENCHMARKS / "SCALE.md").read_text(encoding="utf-8").splitlines()
+    told = [line for line in capsys.readouterr().out.splitlines() if line]
+    assert len(told) > 10
+    assert [line for line in page if line in told] == told
