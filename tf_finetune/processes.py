@@ -10,6 +10,7 @@ import ctypes
 import itertools
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -209,8 +210,8 @@ def at_work(way_on: Callable[[], str]) -> Iterator[None]:
 class _Watch:
     """A thread that exchanges signs of life with the other processes, and ends this one where there are none.
 
-    Collectives of CPUs fail by themselves when a process is gone; those of GPUs wait. Where process 0 is gone, JAX aborts
-    the others: that signal is answered, too, and not by Python's own way, which would come to it after the end.
+    Collectives of CPUs fail by themselves when a process is gone; those of GPUs wait. Where process 0 is gone, JAX
+    aborts the others: that signal is answered, too, and not by Python's own way, which would come to it after the end.
     """
 
     def __init__(self, way_on: Callable[[], str]):
@@ -244,9 +245,8 @@ class _Watch:
                 _leave(INTERRUPTED_STATUS)
 
     def _leave_or_return(self, number: int) -> None:
-        with contextlib.suppress(Exception):
-            self.client.key_value_set(f"{self.name}/aborted/{index()}", "yes")
-            return  # JAX is well: it is a mistake of another kind, and the process ends by it
+        if _is_process_0_there():
+            return  # it is a mistake of another kind, and the process ends by it
         if self.speaks.acquire(blocking=False):
             os.write(2, f"{self.words()}\n".encode())
         else:  # whoever speaks comes to the end
@@ -294,6 +294,18 @@ def _on_abort(answer: Callable[[int], None] | None) -> None:
     take = ctypes.CDLL(None).signal
     take.argtypes, take.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
     take(signal.SIGABRT, ctypes.cast(_answer, ctypes.c_void_p) if _answer else None)
+
+
+def _is_process_0_there() -> bool:
+    """Asked past JAX, which holds its locks while it aborts."""
+    host, _, port = _place.coordinator.rpartition(":")
+    for _ in range(5):  # a process that is being killed may answer for a moment
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
+        except OSError:
+            return False
+        time.sleep(0.2)
+    return True
 
 
 def _client():
