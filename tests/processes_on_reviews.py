@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
-from tf_finetune import processes
+from tf_finetune import process_environment
 from tf_finetune.workdir import checkpoint_folders
 
 FLAGS = (
@@ -43,7 +43,7 @@ def started(workdir: Path, count: int, flags: list[str]) -> list[subprocess.Pope
     command = [sys.executable, "-m", "tf_finetune", "train", f"--workdir={workdir}", *FLAGS, *flags]
     running = []
     for index in range(count):
-        place = dict(zip(processes.VARIABLES, (address, str(count), str(index)), strict=True))
+        place = dict(zip(process_environment.VARIABLES, (address, str(count), str(index)), strict=True))
         said = (workdir.parent / f"{workdir.name}_{index}.txt").open("w")
         running.append(subprocess.Popen(command, stdout=said, stderr=said, env=os.environ | place))
     return running

@@ -17,7 +17,7 @@ from in_process import tf_finetune
 from outcomes import records
 from safetensors.numpy import load_file
 
-from tf_finetune import command_flags, processes, settings
+from tf_finetune import command_flags, process_environment, processes, settings
 from tf_finetune.config import Backend
 from tf_finetune.errors import InputError
 from tf_finetune.training import checkpoints
@@ -30,22 +30,22 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if name.lower()
 
 
 def environment(**values):
-    names = dict(zip(("addresses", "count", "index"), processes.VARIABLES, strict=True))
+    names = dict(zip(("addresses", "count", "index"), process_environment.VARIABLES, strict=True))
     return {names.get(name, name): value for name, value in values.items()}
 
 
 class TestTheEnvironment:
     def test_without_the_variables_there_is_one(self):
         for backend in ("tensorflow", "jax"):
-            assert processes.given(backend, {}) == processes.Place()
+            assert process_environment.given(backend, {}) == process_environment.Place()
 
     @pytest.mark.parametrize("addresses", [ADDRESS, f"{ADDRESS},10.0.0.2:1234,10.0.0.3:1234"])
     def test_the_first_address_is_that_of_process_0(self, addresses):
-        found = processes.given("jax", environment(addresses=addresses, count="3", index="2"))
-        assert found == processes.Place(ADDRESS, 3, 2)
+        found = process_environment.given("jax", environment(addresses=addresses, count="3", index="2"))
+        assert found == process_environment.Place(ADDRESS, 3, 2)
 
     def test_one_of_one_is_one_on_any_backend(self):
-        assert processes.given("tensorflow", environment(addresses=ADDRESS, count="1", index="0")).count == 1
+        assert process_environment.given("tensorflow", environment(addresses=ADDRESS, count="1", index="0")).count == 1
 
     @pytest.mark.parametrize(
         ("values", "complaint"),
@@ -78,7 +78,7 @@ class TestTheEnvironment:
     )
     def test_half_of_it_is_refused(self, values, complaint):
         with pytest.raises(InputError) as caught:
-            processes.given("jax", environment(**values))
+            process_environment.given("jax", environment(**values))
         assert str(caught.value) == complaint
 
     def test_several_train_on_jax_alone(self, tmp_path, monkeypatch):
@@ -102,7 +102,7 @@ class TestTheEnvironment:
         result = tf_finetune(*command.split(), "--config=smoke", *workdir)
         assert result.stderr == (
             f"error: {command.split()[-1]} is not for several processes, in the environment, expected "
-            f"{', '.join(processes.VARIABLES)} unset: it runs in one process, got 2 processes\n"
+            f"{', '.join(process_environment.VARIABLES)} unset: it runs in one process, got 2 processes\n"
         )
 
     @pytest.mark.parametrize("config", ['{"cluster": {"worker": ["a:1", "b:1"]}, "task": {}}', "["])
@@ -112,19 +112,23 @@ class TestTheEnvironment:
         got = "what cannot be read" if config == "[" else "a cluster of 2 tasks"
         assert result.stderr == (
             "error: no training by MultiWorkerMirroredStrategy, in TF_CONFIG, expected it unset; on JAX "
-            f"(runtime.backend=jax) {', '.join(processes.VARIABLES)} name the processes, got {got}\n"
+            f"(runtime.backend=jax) {', '.join(process_environment.VARIABLES)} name the processes, got {got}\n"
         )
 
     def test_a_cluster_of_one_is_none(self):
-        assert processes.given("jax", {"TF_CONFIG": '{"cluster": {"chief": ["a:1"]}}'}).count == 1
+        assert process_environment.given("jax", {"TF_CONFIG": '{"cluster": {"chief": ["a:1"]}}'}).count == 1
 
 
 def test_the_readme_names_them_as_they_are():
     readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-    [block] = [block for block in re.findall(r"```bash\n(.*?)```", readme, flags=re.DOTALL) if processes.INDEX in block]
+    [block] = [
+        block
+        for block in re.findall(r"```bash\n(.*?)```", readme, flags=re.DOTALL)
+        if process_environment.INDEX in block
+    ]
     *exported, command = block.strip().splitlines()
     variables = dict(line.partition(" #")[0].removeprefix("export ").strip().split("=") for line in exported)
-    assert processes.given("jax", variables) == processes.Place("10.0.0.1:4567", 2, 0)
+    assert process_environment.given("jax", variables) == process_environment.Place("10.0.0.1:4567", 2, 0)
     values = command_flags.define(shlex.split(command))
     assert values(shlex.split(command))[1:] == ["train"]
     assert settings.validated(values.config).runtime.backend is Backend.JAX
@@ -231,22 +235,73 @@ def test_the_end_is_that_of_one_process_with_two_devices(trained):
         np.testing.assert_allclose(value, their_weights[name], rtol=0, atol=1e-6, err_msg=name)
 
 
-ALONE = """
-import sys
+# A command of two processes, in one of which something happens that the other does not know of.
+COMMAND = """
+import os, signal, sys
 from unittest import mock
-from tf_finetune import cli, processes
+from tf_finetune import cli, process_environment, processes
+from tf_finetune.errors import InputError
 
-place = processes.Place(sys.argv[1], 2, 1)
-with mock.patch.object(cli, "_run", lambda argv: processes.join(place, seconds=1)):
-    cli.main([])
+def run(argv):
+    place = process_environment.Place(sys.argv[1], 2, int(sys.argv[2]))
+    processes.join(place, seconds=float(sys.argv[3]))
+    with processes.at_work(lambda: "nothing is kept"):
+        processes.connect()
+        print("work")
+        if sys.argv[4] == "error" and place.index == 1:
+            raise InputError("no such file")
+        if sys.argv[4] == "kill" and place.index == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if sys.argv[4] == "abort" and place.index == 0:
+            os.abort()
+        processes.meet()
+
+with mock.patch.object(cli, "_run", run):
+    sys.exit(cli.main([]))
 """
+
+
+def commanded(address, index, what, *, seconds=120):
+    return subprocess.Popen(
+        [sys.executable, "-c", COMMAND, address, str(index), str(seconds), what],
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_when_one_has_an_error_of_its_own_the_others_end():
+    address = f"127.0.0.1:{free_port()}"
+    both = [commanded(address, index, "error") for index in range(2)]
+    said = [process.communicate(timeout=300) for process in both]
+    assert said == [
+        (
+            f"process 0 of 2: waiting for the others at {address}\nwork\n",
+            "a process of this run ended or was lost, and says itself why if it could; nothing is kept\n",
+        ),
+        ("", "error: no such file\n"),
+    ]
+    assert [process.returncode for process in both] == [75, 2]
+
+
+@pytest.mark.parametrize(("what", "number"), [("kill", signal.SIGKILL), ("abort", signal.SIGABRT)])
+def test_when_process_0_is_lost_jax_does_not_have_the_last_word(what, number):
+    address = f"127.0.0.1:{free_port()}"
+    both = [commanded(address, index, what) for index in range(2)]
+    said = [process.communicate(timeout=300) for process in both]
+    assert [process.returncode for process in both] == [-number, 75]
+    assert said[1][1].endswith(
+        "a process of this run ended or was lost, and says itself why if it could; nothing is kept\n"
+    )
 
 
 def test_a_coordinator_that_is_not_there_is_said_in_time():
     address = f"127.0.0.1:{free_port()}"
-    result = subprocess.run([sys.executable, "-c", ALONE, address], capture_output=True, text=True, env=ENVIRONMENT)
-    assert result.returncode == 1
-    assert result.stderr == (
+    process = commanded(address, 1, "", seconds=1)
+    _, complained = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert complained == (
         f"error: the processes of this run did not meet within 1 s: process 0 did not answer at {address}; each is to "
         "be started with the same KERAS_DISTRIBUTION_JOB_ADDRESSES, that of process 0 as the others reach it, and its "
         "own KERAS_DISTRIBUTION_PROCESS_ID\n"

@@ -13,7 +13,7 @@ from unittest import mock
 
 from films import three_epochs
 
-from tf_finetune import cli, processes, settings
+from tf_finetune import cli, process_environment, settings
 from tf_finetune.config import Backend
 from tf_finetune.errors import Interrupted
 
@@ -52,7 +52,7 @@ def main(folder, name):
     if name == "alone":
         train(config_of(folder), folder / "alone", is_process=True)
     if name == "interrupted":  # by a signal to one process, and then by the loss of it
-        is_second = os.environ.get(processes.INDEX) == "1"
+        is_second = os.environ.get(process_environment.INDEX) == "1"
         with signalled(signal.SIGTERM, 3) if is_second else contextlib.nullcontext():
             try:
                 train(config_of(folder), folder / "together", is_process=True)
@@ -66,7 +66,7 @@ def main(folder, name):
 
 def command(folder):
     """As the command line does it, its exit included."""
-    file = folder / f"config_{os.environ[processes.INDEX]}.json"
+    file = folder / f"config_{os.environ[process_environment.INDEX]}.json"
     file.write_text(json.dumps(settings.to_dict(config_of(folder))))
     sys.exit(cli.main(["tf-finetune", "train", f"--config={file}", f"--workdir={folder / 'together'}"]))
 

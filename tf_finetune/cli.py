@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from absl import flags
 
-from tf_finetune import command_flags, devices, processes, runtime, settings
+from tf_finetune import command_flags, devices, process_environment, processes, runtime, settings
 from tf_finetune.config import Backend
 from tf_finetune.errors import FOUND_STATUS, INTERRUPTED_STATUS, Found, InputError, Interrupted, RunError
 
@@ -75,7 +75,7 @@ def _run(argv: list[str]) -> int:
     positional = values(argv)[2:]
     command_flags.check(command, values, positional)
     if command != "train":
-        processes.refuse(command)
+        process_environment.refuse(command)
     settings.validated(values.config)  # before TensorFlow is imported: a wrong value is answered at once
     _prepare_environment(values.config.runtime.backend if command in TRAINING else Backend.TENSORFLOW)
     _call(command, values, positional)

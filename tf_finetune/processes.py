@@ -1,31 +1,25 @@
-"""The processes that train one model together, on one machine or on many: which of them this is, what they agree on,
-and what the others do when one is lost. All of it is trivial with one process, and nothing of it imports JAX then.
+"""The processes that train one model together, on one machine or on many: what they agree on, and what the others do
+when one is lost. All of it is trivial with one process, and nothing of it imports JAX then.
 
 JAX's coordination service in process 0 carries it. It is asked through a module of JAX's own, as the libraries of
 checkpoints do that are built on JAX: there is no public way to it.
 """
 
 import contextlib
-import dataclasses
+import ctypes
 import itertools
-import json
 import os
 import signal
+import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 from tf_finetune import runtime
 from tf_finetune.errors import INTERRUPTED_STATUS, InputError, Interrupted, RunError
+from tf_finetune.process_environment import ADDRESSES, INDEX, Place
 
-# What Keras calls the processes by, in the environment of each.
-ADDRESSES, COUNT, INDEX = VARIABLES = (
-    "KERAS_DISTRIBUTION_JOB_ADDRESSES",
-    "KERAS_DISTRIBUTION_NUM_PROCESSES",
-    "KERAS_DISTRIBUTION_PROCESS_ID",
-)
-OF_TENSORFLOW = "TF_CONFIG"
 # Seconds that a process waits for the others to come; machines do not start at the same moment.
 JOIN_SECONDS = 300.0
 # Seconds between two signs of life, and without one after which a process is lost. JAX's own measure is longer, and
@@ -38,25 +32,11 @@ PROXIES = ("http_proxy", "https_proxy", "grpc_proxy")
 SIGNS = ("gloo", "nccl", "unavailable", "deadline_exceeded", "coordination", "socket closed", "connection reset")
 
 
-@dataclasses.dataclass(frozen=True)
-class Place:
-    """One of the processes, as the environment says.
-
-    Attributes:
-        coordinator: "host:port" of process 0.
-        count: how many there are.
-        index: of this one, from 0.
-    """
-
-    coordinator: str = ""
-    count: int = 1
-    index: int = 0
-
-
 _place = Place()
 _exchanges = itertools.count()
 _works = itertools.count()
 _is_broken = False
+_answer = None
 
 
 def index() -> int:
@@ -72,65 +52,6 @@ def count() -> int:
 def is_writer() -> bool:
     """Whether this process is the one that writes."""
     return _place.index == 0
-
-
-def given(backend: str, environment: Mapping[str, str] = os.environ) -> Place:
-    """Which process the environment says that this is.
-
-    Raises:
-        InputError: half of it is missing, it contradicts itself, the backend is not JAX, or TF_CONFIG names a cluster.
-    """
-    _refuse_cluster(environment)
-    values = {name: environment.get(name, "") for name in VARIABLES}
-    if not any(values.values()):
-        return Place()
-    if missing := [name for name, value in values.items() if not value]:
-        there = ", ".join(name for name in VARIABLES if name not in missing)
-        raise InputError(f"{there} without {' and '.join(missing)}", where="the environment", expected="all or none")
-    number = _number(values[COUNT], COUNT, "the number of processes, 1 or more", lambda number: number >= 1)
-    whose = f"a number from 0 to {number - 1}, another one in each process"
-    place = _number(values[INDEX], INDEX, whose, lambda place: 0 <= place < number)
-    addresses = values[ADDRESSES].split(",")
-    if len(addresses) not in (1, number):
-        expected, got = f"that of process 0, or one for each of {number} processes", f"{len(addresses)} addresses"
-        raise InputError("not the addresses", where=ADDRESSES, expected=expected, got=got)
-    host, _, port = addresses[0].rpartition(":")
-    if not host or not port.isdecimal():
-        raise InputError("no address", where=ADDRESSES, expected="HOST:PORT of process 0", got=addresses[0])
-    if number > 1 and backend != "jax":
-        expected, got = "--config.runtime.backend=jax, or the variable unset", f"the {backend} backend"
-        raise InputError("many processes train on JAX", where=COUNT, expected=expected, got=got)
-    return Place(addresses[0], number, place)
-
-
-def _number(value: str, name: str, expected: str, is_right: Callable[[int], bool]) -> int:
-    if not (value.isascii() and value.isdecimal() and is_right(int(value))):
-        raise InputError("not a process", where=name, expected=expected, got=value)
-    return int(value)
-
-
-def _refuse_cluster(environment: Mapping[str, str]) -> None:
-    """TensorFlow's own variable; a cluster of one is none."""
-    try:
-        cluster = json.loads(environment.get(OF_TENSORFLOW) or "{}").get("cluster", {})
-        tasks = sum(map(len, cluster.values()))
-    except (ValueError, AttributeError, TypeError):
-        tasks = None
-    if tasks is None or tasks > 1:
-        expected = f"it unset; on JAX (runtime.backend=jax) {', '.join(VARIABLES)} name the processes"
-        got = "what cannot be read" if tasks is None else f"a cluster of {tasks} tasks"
-        raise InputError("no training by MultiWorkerMirroredStrategy", where=OF_TENSORFLOW, expected=expected, got=got)
-
-
-def refuse(command: str) -> None:
-    """For what one process does alone.
-
-    Raises:
-        InputError: the environment says that there are several.
-    """
-    if os.environ.get(COUNT, "1") != "1":
-        expected, got = f"{', '.join(VARIABLES)} unset: it runs in one process", f"{os.environ[COUNT]} processes"
-        raise InputError(f"{command} is not for several processes", where="the environment", expected=expected, got=got)
 
 
 def join(place: Place, *, seconds: float = JOIN_SECONDS) -> None:
@@ -283,17 +204,20 @@ def at_work(way_on: Callable[[], str]) -> Iterator[None]:
             raise Interrupted(watch.words()) from error
         raise
     watch.end().join()
+    _on_abort(None)
 
 
 class _Watch:
     """A thread that exchanges signs of life with the other processes, and ends this one where there are none.
 
-    Collectives of CPUs fail by themselves when a process is gone; those of GPUs wait.
+    Collectives of CPUs fail by themselves when a process is gone; those of GPUs wait. Where process 0 is gone, JAX
+    aborts the others: that signal is answered, too, and not by Python's own way, which would come to it after the end.
     """
 
     def __init__(self, way_on: Callable[[], str]):
         self.way_on, self.client, self.name = way_on, _client(), f"tf_finetune/work/{next(_works)}"
         self.is_over, self.speaks = threading.Event(), threading.Lock()
+        _on_abort(self._leave_or_return)
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
 
@@ -319,6 +243,15 @@ class _Watch:
             if self.speaks.acquire(blocking=False):
                 os.write(2, f"{self.words()}\n".encode())
                 _leave(INTERRUPTED_STATUS)
+
+    def _leave_or_return(self, number: int) -> None:
+        if _is_process_0_there():
+            return  # it is a mistake of another kind, and the process ends by it
+        if self.speaks.acquire(blocking=False):
+            os.write(2, f"{self.words()}\n".encode())
+        else:  # whoever speaks comes to the end
+            time.sleep(STAY)
+        os._exit(INTERRUPTED_STATUS)
 
     def _is_last(self) -> bool:
         """Whether it was the last sign of life. Process 0 sets the pace: the others wait within the barrier, and so
@@ -352,6 +285,27 @@ def _leave(status: int) -> None:
     if is_writer() and count() > 1:
         time.sleep(STAY)
     os._exit(status)
+
+
+def _on_abort(answer: Callable[[int], None] | None) -> None:
+    """Calls the function within an abort, in whichever thread; None: nothing any more."""
+    global _answer
+    _answer = answer and ctypes.CFUNCTYPE(None, ctypes.c_int)(answer)  # C has its address alone
+    take = ctypes.CDLL(None).signal
+    take.argtypes, take.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
+    take(signal.SIGABRT, ctypes.cast(_answer, ctypes.c_void_p) if _answer else None)
+
+
+def _is_process_0_there() -> bool:
+    """Asked past JAX, which holds its locks while it aborts."""
+    host, _, port = _place.coordinator.rpartition(":")
+    for _ in range(5):  # a process that is being killed may answer for a moment
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
+        except OSError:
+            return False
+        time.sleep(0.2)
+    return True
 
 
 def _client():

@@ -6,7 +6,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tf_finetune import devices, processes, runtime, settings
+from tf_finetune import devices, process_environment, runtime, settings
 from tf_finetune.commands import resume
 from tf_finetune.commands.evaluate import measure, print_table
 from tf_finetune.commands.export import export
@@ -37,7 +37,7 @@ def dry_run(config: ExperimentConfig, workdir: str | Path, *, restart: bool = Fa
         InputError, RunError: whatever the run itself would meet on its road.
     """
     began = time.perf_counter()
-    processes.refuse("--dry_run")
+    process_environment.refuse("--dry_run")
     devices.check_backend(settings.validated(config).runtime.backend)
     with Workdir(workdir).locked():
         Workdir(workdir).check_ours()

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_finetune import devices, json_files, processes, runtime, settings
+from tf_finetune import devices, json_files, process_environment, runtime, settings
 from tf_finetune.commands import batch_memory
 from tf_finetune.commands.inputs import gather
 from tf_finetune.config import ExperimentConfig
@@ -37,7 +37,7 @@ def find_learning_rate(config: ExperimentConfig, workdir: str | Path) -> dict[st
         InputError: as `train` does.
         RunError: too little memory, a loss that is not finite at once, or one that never falls.
     """
-    processes.refuse("find-learning-rate")
+    process_environment.refuse("find-learning-rate")
     devices.check_backend(settings.validated(config).runtime.backend)
     folder = Workdir(workdir)
     with folder.locked():

@@ -5,7 +5,7 @@ import gc
 from collections.abc import Iterator
 from typing import Any
 
-from tf_finetune import json_files, processes
+from tf_finetune import json_files, process_environment
 from tf_finetune.config import ExperimentConfig
 from tf_finetune.errors import InputError
 from tf_finetune.training.stops import Stops
@@ -20,7 +20,7 @@ def check(config: ExperimentConfig) -> None:
     Raises:
         InputError: there is one.
     """
-    processes.refuse("a command of several runs")
+    process_environment.refuse("a command of several runs")
     if config.train.batch_tokens == 0:
         expected = "a number of tokens, as that of the free memory is another one for each run"
         raise InputError("no common budget", where="train.batch_tokens", expected=expected, got=0)

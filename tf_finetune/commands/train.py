@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tf_finetune import devices, processes, runtime, settings
+from tf_finetune import devices, process_environment, processes, runtime, settings
 from tf_finetune.commands import continual, resume
 from tf_finetune.commands.inputs import gather
 from tf_finetune.config import ExperimentConfig
@@ -26,8 +26,8 @@ def train(
     A run that was interrupted, by whatever it was, goes on from its last checkpoint, to the same weights bit for bit
     on the same CPU; a finished one stays as it is.
 
-    Several processes, each of which the environment says its place (`processes.py`), train together if each calls this
-    with the same arguments. Where one is lost the others end, their process included if it waits in vain.
+    Several processes, each told its place by the environment (`process_environment.py`), train together if each calls
+    this with the same arguments. Where one is lost the others end, their process included if it waits in vain.
 
     Args:
         config: what to train, on what, how.
@@ -44,7 +44,7 @@ def train(
         Interrupted: by SIGTERM or Ctrl-C, or another process is lost; what was done is kept.
     """
     config = settings.validated(config)
-    place = processes.given(devices.check_backend(config.runtime.backend))
+    place = process_environment.given(devices.check_backend(config.runtime.backend))
     _check_budget(config, place)
     processes.join(place)
     agree = processes.agreed if processes.count() > 1 else None
@@ -80,7 +80,7 @@ def _held(run: Workdir) -> Iterator[None]:
         yield
 
 
-def _check_budget(config: ExperimentConfig, place: processes.Place) -> None:
+def _check_budget(config: ExperimentConfig, place: process_environment.Place) -> None:
     if place.count > 1 and config.train.batch_tokens == 0:
         expected = "a number of tokens, as the free memory is another one in each process"
         raise InputError("no common budget", where="train.batch_tokens", expected=expected, got=0)
