@@ -199,12 +199,19 @@ def at_work(way_on: Callable[[], str]) -> Iterator[None]:
         _is_broken = True  # the others are not waited for: they end by the same, or are told
         watch.end()
         watch.tell()
-        is_theirs = not isinstance(error, InputError | RunError) and isinstance(error, Exception)
-        if is_theirs and any(sign in str(error).lower() for sign in SIGNS):
+        if _is_of_another(error):
+            runtime.warn(str(error).strip().splitlines()[0])
             raise Interrupted(watch.words()) from error
         raise
     watch.end().join()
     _on_abort(None)
+
+
+def _is_of_another(error: BaseException) -> bool:
+    """Whether JAX says that another process is gone; a hub that cannot be reached is another matter."""
+    import jax
+
+    return isinstance(error, jax.errors.JaxRuntimeError) and any(sign in str(error).lower() for sign in SIGNS)
 
 
 class _Watch:
