@@ -205,6 +205,7 @@ def at_work(way_on: Callable[[], str]) -> Iterator[None]:
         raise
     watch.end().join()
     _on_abort(None)
+    os.close(watch.screen)
 
 
 def _is_of_another(error: BaseException) -> bool:
@@ -224,6 +225,7 @@ class _Watch:
     def __init__(self, way_on: Callable[[], str]):
         self.way_on, self.client, self.name = way_on, _client(), f"tf_finetune/work/{next(_works)}"
         self.is_over, self.speaks = threading.Event(), threading.Lock()
+        self.screen = os.dup(2)  # `quietly` may have turned the other away when there is something to say
         _on_abort(self._leave_or_return)
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
@@ -248,14 +250,14 @@ class _Watch:
                 self.client.wait_at_barrier(f"{self.name}/alive", round(1000 * LOST_AFTER))
         except Exception:
             if self.speaks.acquire(blocking=False):
-                os.write(2, f"{self.words()}\n".encode())
+                os.write(self.screen, f"{self.words()}\n".encode())
                 _leave(INTERRUPTED_STATUS)
 
     def _leave_or_return(self, number: int) -> None:
         if _is_process_0_there():
             return  # it is a mistake of another kind, and the process ends by it
         if self.speaks.acquire(blocking=False):
-            os.write(2, f"{self.words()}\n".encode())
+            os.write(self.screen, f"{self.words()}\n".encode())
         else:  # whoever speaks comes to the end
             time.sleep(STAY)
         os._exit(INTERRUPTED_STATUS)
