@@ -198,10 +198,10 @@ def at_work(way_on: Callable[[], str]) -> Iterator[None]:
     except BaseException as error:
         _is_broken = True  # the others are not waited for: they end by the same, or are told
         watch.end()
-        watch.tell()
         is_theirs = not isinstance(error, InputError | RunError) and isinstance(error, Exception)
         if is_theirs and any(sign in str(error).lower() for sign in SIGNS):
             raise Interrupted(watch.words()) from error
+        watch.tell()
         raise
     watch.end().join()
     _on_abort(None)
