@@ -198,10 +198,10 @@ def at_work(way_on: Callable[[], str]) -> Iterator[None]:
     except BaseException as error:
         _is_broken = True  # the others are not waited for: they end by the same, or are told
         watch.end()
-        watch.tell()
         if _is_of_another(error):
             runtime.warn(str(error).strip().splitlines()[0])
             raise Interrupted(watch.words()) from error
+        watch.tell()
         raise
     watch.end().join()
     _on_abort(None)
