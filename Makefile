@@ -4,7 +4,7 @@ VENV ?= .venv
 WORKDIR ?= runs/demo
 BIN := $(VENV)/bin
 
-.PHONY: demo test browser lint format notebook bench
+.PHONY: demo test test-slow browser lint format notebook bench
 
 $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 	@echo "setting up $(VENV): a minute or two, 2.7 GB on disk"
@@ -37,6 +37,10 @@ tests/pages/browser/node_modules/.package-lock.json: tests/pages/browser/package
 
 test: $(VENV)/.test-installed
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+
+# What `make test` leaves out.
+test-slow: $(VENV)/.test-installed
+	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/.test-installed
 	$(BIN)/ruff check .

@@ -65,7 +65,7 @@ def test_the_repository_stands_in_the_badges(build, tmp_path, monkeypatch):
         assert re.findall(r"colab\.research\.google\.com/github/(.+?)/blob", text) == ["me/mine"]
 
 
-@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+@pytest.mark.parametrize("backend", ["tensorflow", pytest.param("jax", marks=pytest.mark.slow)])
 def test_all_of_it_on_the_packaged_reviews(backend, environment, packaged_checkpoint, tmp_path):
     notebook = jupytext.read(NOTEBOOK)
     [parameters] = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ())]
