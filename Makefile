@@ -1,19 +1,20 @@
 # `make demo` and `make test` are all a newcomer needs; both set up the virtual environment themselves.
 PYTHON ?= python3
 VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
 WORKDIR ?= runs/demo
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow browser lint format notebook bench
+.PHONY: demo test test-slow test-colab browser lint format notebook bench
 
-$(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
+$(VENV)/.installed: setup.cfg pyproject.toml $(CONSTRAINTS)
 	@echo "setting up $(VENV): a minute or two, 2.7 GB on disk"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/pip install --quiet --constraint $(CONSTRAINTS) --editable .
 	touch $@
 
 $(VENV)/.test-installed: $(VENV)/.installed
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,parity]'
+	$(BIN)/pip install --quiet --constraint $(CONSTRAINTS) --editable '.[test,parity]'
 	touch $@
 
 # The main job on real weights and real reviews: train, evaluate, export, verify, predict, report. An interrupted
@@ -42,6 +43,11 @@ test: $(VENV)/.test-installed
 test-slow: $(VENV)/.test-installed
 	$(BIN)/python -m pytest -m slow
 
+# `make test` on the versions of Colab's CPU and GPU runtimes, which are also the oldest that setup.cfg allows of
+# TensorFlow and Keras.
+test-colab:
+	$(MAKE) test PYTHON=python3.13 VENV=.venv-colab CONSTRAINTS=constraints-colab.txt
+
 lint: $(VENV)/.test-installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -55,7 +61,7 @@ notebook: $(VENV)/.test-installed
 	$(BIN)/python notebooks/build.py
 
 $(VENV)/.bench-installed: $(VENV)/.installed
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/pip install --quiet --constraint $(CONSTRAINTS) --editable '.[bench]'
 	touch $@
 
 # The small benchmarks, then us and every peer on the same work, each in an environment of its own: hours, and 9 GB.

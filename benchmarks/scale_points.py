@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tf_finetune import processes
+from tf_finetune import process_environment
 
 FLAGS = (
     "--config=reviews_minilm",
@@ -55,7 +55,7 @@ def seconds_a_step(count: int, batch_size: int) -> float:
         command = [sys.executable, "-m", "tf_finetune", "train", f"--workdir={folder}/run", *FLAGS, *flags]
         running = []
         for index in range(count):
-            place = dict(zip(processes.VARIABLES, (address, str(count), str(index)), strict=True)) if count > 1 else {}
+            place = dict(zip(process_environment.VARIABLES, (address, str(count), str(index)), strict=True)) if count > 1 else {}
             pinned = ["taskset", "--cpu-list", str(index), *command]
             running.append(subprocess.Popen(pinned, stdout=subprocess.DEVNULL, env=os.environ | place))
         if any([process.wait() for process in running]):
