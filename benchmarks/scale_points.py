@@ -55,7 +55,11 @@ def seconds_a_step(count: int, batch_size: int) -> float:
         command = [sys.executable, "-m", "tf_finetune", "train", f"--workdir={folder}/run", *FLAGS, *flags]
         running = []
         for index in range(count):
-            place = dict(zip(process_environment.VARIABLES, (address, str(count), str(index)), strict=True)) if count > 1 else {}
+            place = (
+                dict(zip(process_environment.VARIABLES, (address, str(count), str(index)), strict=True))
+                if count > 1
+                else {}
+            )
             pinned = ["taskset", "--cpu-list", str(index), *command]
             running.append(subprocess.Popen(pinned, stdout=subprocess.DEVNULL, env=os.environ | place))
         if any([process.wait() for process in running]):

@@ -33,7 +33,7 @@ def trained(steps, data, *, rate=1e-2, checkpointing=False, **changes):
     model.compile(optimizer, model.default_loss(), weighted_metrics=["accuracy"], jit_compile=False)
     for _ in range(3):
         metrics = model.train_on_batch(*data, return_dict=True)
-    return model, metrics
+    return model, {name: float(value) for name, value in metrics.items()}
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
