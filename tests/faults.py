@@ -64,6 +64,8 @@ def at(point, number, action, *, set_attribute=setattr):
     function, calls = getattr(owner, name), []
 
     def counted(*args, **kwargs):
+        if point == "publishing" and "checkpoints" not in str(args):  # the cache of rows and tokens renames, too
+            return function(*args, **kwargs)
         calls.append(None)
         if len(calls) == number:
             action()

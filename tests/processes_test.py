@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -290,9 +291,11 @@ def test_when_process_0_is_lost_the_other_says_so_beside_what_jax_says(what, num
     address = f"127.0.0.1:{free_port()}"
     both = [commanded(address, index, what) for index in range(2)]
     said = [process.communicate(timeout=300) for process in both]
-    assert [process.returncode for process in both] == [-number, 75]
+    by_jax = metadata.version("jax").startswith("0.7.")  # it ends the process itself, and nobody is asked
+    assert [process.returncode for process in both] == [-number, 1 if by_jax else 75]
     words = "a process of this run ended or was lost, and says itself why if it could; nothing is kept\n"
-    assert said[1][1].count(words) == 1
+    assert said[1][1].count(words) == (0 if by_jax else 1)
+    assert by_jax <= ("JAX distributed service detected fatal errors" in said[1][1])
     assert "Traceback" not in said[1][1]
 
 

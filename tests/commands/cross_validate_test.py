@@ -14,6 +14,8 @@ from tf_finetune.config import ProblemType
 from tf_finetune.data import sources
 from tf_finetune.evaluation.label_errors import read_out_of_fold
 
+pytestmark = pytest.mark.usefixtures("eagerly_throughout")
+
 
 @pytest.fixture
 def config(config):

@@ -20,6 +20,8 @@ from tf_finetune.errors import RunError
 from tf_finetune.training import checkpoints
 from tf_finetune.workdir import Workdir
 
+pytestmark = pytest.mark.usefixtures("eagerly_throughout")
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, tiny_checkpoint):

@@ -53,8 +53,9 @@ def folders(workdir):
 def test_export_writes_all_and_twice_gives_one_and_two(trained, capfd):
     config = settings.load_json(trained / "config.json")
     config.export.litert = config.export.onnx = True
-    for _ in range(2):
-        export(trained, config)
+    export(trained, config)
+    config.export.verify = False  # once is enough
+    export(trained, config)
     assert {"export/1", "export/2", "litert/1", "litert/2", "onnx/1", "onnx/2"} <= set(folders(trained))
     said = capfd.readouterr()
     assert said.err == ""

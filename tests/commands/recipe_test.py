@@ -3,6 +3,7 @@
 import json
 import re
 
+import films
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -12,6 +13,13 @@ from tf_finetune.commands.train import train
 from tf_finetune.config import LoraTargets, Schedule
 from tf_finetune.settings import load_json
 from tf_finetune.workdir import Workdir
+
+pytestmark = pytest.mark.usefixtures("eagerly_throughout")
+
+
+@pytest.fixture(scope="module")
+def tiny_checkpoint(tmp_path_factory):
+    return films.write_checkpoint(tmp_path_factory.mktemp("two_blocks"), num_hidden_layers=2)
 
 
 def trained(config, workdir):

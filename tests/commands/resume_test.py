@@ -56,6 +56,7 @@ def test_the_reference_is_worth_comparing_with(uninterrupted, reference):
     assert sum(value.any() for value in arrays.values()) > 0.9 * len(arrays) - 2
 
 
+# The plain one with graphs.
 VARIANTS = {
     "plain": {},
     "recipe": {  # at a learning rate that rises until it spoils the model, so that it ends early
@@ -79,7 +80,9 @@ POINTS = [
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_run_that_is_killed_again_and_again(config, tmp_path, monkeypatch, variant):
+def test_a_run_that_is_killed_again_and_again(config, tmp_path, monkeypatch, variant, request):
+    if variant != "plain":
+        request.getfixturevalue("eagerly")
     for name, value in VARIANTS[variant].items():
         section, _, field = name.rpartition(".")
         setattr(getattr(config, section or "train"), field, value)
@@ -140,6 +143,7 @@ WAYS = {
 }  # fmt: skip
 
 
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("way", WAYS)
 def test_every_way_to_train_goes_on(config, tmp_path, monkeypatch, way):
     """In mid-epoch, and after its end."""
@@ -158,6 +162,7 @@ def test_every_way_to_train_goes_on(config, tmp_path, monkeypatch, way):
     assert outcome(tmp_path / "run") == outcome(tmp_path / "reference")
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_skipped_steps_are_counted_on(config, tmp_path, monkeypatch):
     """The first two steps of the run, and one after it was killed."""
     real = kernels.global_norm
@@ -183,6 +188,7 @@ def test_skipped_steps_are_counted_on(config, tmp_path, monkeypatch):
     assert outcome(tmp_path / "run") == outcome(tmp_path / "reference")
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_checkpoints_that_fall_on_validations(config, tmp_path):
     config.train.checkpoint_every_steps, config.train.validate_every_steps, config.train.keep_checkpoints = 2, 2, 20
     train(config, tmp_path / "run")
@@ -343,6 +349,7 @@ class TestAsAProcess:
         assert "deterministic was True and is False: the last bits" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments():
     """A few kills here; the script's own default is twenty, on the packaged reviews."""
     script = Path(faults.__file__).with_name("kill_at_random.py")

@@ -9,8 +9,23 @@ import sys
 import pytest
 
 
+# Each line of arguments answered in turn, in a process whose environment is not this one's.
+COMMANDS = """
+import json, sys
+from tf_finetune import cli
+for arguments in json.loads(sys.argv[1]):
+    if status := cli.main(["tf-finetune", *arguments]):
+        sys.exit(status)
+"""
+
+
 def tf_finetune(*arguments, environment):
-    command = [sys.executable, "-m", "tf_finetune", *map(str, arguments)]
+    return commands(arguments, environment=environment)
+
+
+def commands(*lines, environment):
+    lines = [[str(argument) for argument in line] for line in lines]
+    command = [sys.executable, "-c", COMMANDS, json.dumps(lines)]
     result = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stderr
     return result
@@ -56,14 +71,18 @@ def test_only_the_files_that_are_needed_are_fetched_and_their_commits_kept(tutor
 def test_from_there_on_no_hub_is_needed(tutorial, environment):
     workdir, _, _ = tutorial
     offline = environment | {"HF_HUB_OFFLINE": "1", "HF_ENDPOINT": "http://127.0.0.1:9"}
-    tf_finetune("evaluate", f"--workdir={workdir}", environment=offline)
-    assert json.loads((workdir / "evaluation.json").read_text())["test"]["examples"] == 1000
-    answer = json.loads(tf_finetune("predict", f"--workdir={workdir}", "film 7 is bad", environment=offline).stdout)
-    assert set(answer["probabilities"]) == {"neg", "pos"}
-    export = ["export", f"--workdir={workdir}", "--config.export.verify=false"]
-    assert "exported to" in tf_finetune(*export, environment=offline).stdout
     few = ["--config.data.max_examples=250", "--config.train.epochs=1", f"--workdir={workdir}-again"]
-    assert "next:" in tf_finetune("train", "--config=imdb_tutorial", *few, environment=offline).stdout
+    said = commands(
+        ["predict", f"--workdir={workdir}", "film 7 is bad"],
+        ["evaluate", f"--workdir={workdir}"],
+        ["export", f"--workdir={workdir}", "--config.export.verify=false"],
+        ["train", "--config=imdb_tutorial", *few],
+        environment=offline,
+    ).stdout
+    assert set(json.loads(said.splitlines()[0])["probabilities"]) == {"neg", "pos"}
+    assert json.loads((workdir / "evaluation.json").read_text())["test"]["examples"] == 1000
+    assert "exported to" in said
+    assert "next:" in said
 
 
 def test_what_was_pushed_trains_again(tutorial, environment, hub, tmp_path):
@@ -83,15 +102,16 @@ def test_what_was_pushed_trains_again(tutorial, environment, hub, tmp_path):
 
 def test_imdb_from_tfds_where_the_hub_is_out_of_reach(imdb_in_tfds, environment, tmp_path):
     workdir = tmp_path / "run"
-    result = tf_finetune(
-        "train", "--config=smoke", "--config.data.source=imdb", f"--workdir={workdir}",
+    result = commands(
+        ["train", "--config=smoke", "--config.data.source=imdb", f"--workdir={workdir}"],
+        ["evaluate", f"--workdir={workdir}"],
         environment=environment | {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "empty")},
-    )  # fmt: skip
+    )
     assert re.search("note: imdb: read from tfds:imdb_reviews/plain_text, because .*127.0.0.1:9", result.stdout)
     config = json.loads((workdir / "config.json").read_text())
     assert config["data"]["source"] == "tfds:imdb_reviews/plain_text:1.0.0"
     assert "I0000" not in result.stderr
-    tf_finetune("evaluate", f"--workdir={workdir}", environment=environment)
+    assert (workdir / "evaluation.json").exists()
 
 
 def test_imdb_from_its_own_archive(environment, tmp_path):
@@ -105,8 +125,8 @@ def test_imdb_from_its_own_archive(environment, tmp_path):
         (folder / split / "labeledBow.feat").write_text("9 0:9")
     (folder / "imdb.vocab").write_text("the\n")
     arguments = ["--config=smoke", f"--config.data.source={folder}", f"--workdir={tmp_path / 'run'}"]
-    result = tf_finetune("train", *arguments, environment=environment)
+    asked = ["predict", f"--workdir={tmp_path / 'run'}", "film 3 is pos"]
+    result = commands(["train", *arguments], asked, environment=environment)
     assert "note: left out: train/unsup (40 texts without labels)" in result.stdout
     assert re.search(r"aclImdb: \d\d train, \d+ validation, 80 test; 2 labels: neg, pos", result.stdout)
-    answer = tf_finetune("predict", f"--workdir={tmp_path / 'run'}", "film 3 is pos", environment=environment)
-    assert json.loads(answer.stdout)["label"] in ("neg", "pos")
+    assert json.loads(result.stdout.splitlines()[-1])["label"] in ("neg", "pos")

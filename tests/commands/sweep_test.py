@@ -14,6 +14,7 @@ from tf_finetune.errors import RunError
 from tf_finetune.hub import OFFLINE, DownloadBroken, HubUnreachable
 from tf_finetune.settings import load_json
 
+pytestmark = pytest.mark.usefixtures("eagerly_throughout")
 SEARCH = ["optimizer.learning_rate=1e-4..1e-2,log", "optimizer.schedule=linear,cosine"]
 
 

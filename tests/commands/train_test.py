@@ -8,6 +8,7 @@ import sys
 import tempfile
 from types import SimpleNamespace
 
+import films
 import keras
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from tf_finetune import (
     export,
     predict,
     processes,
+    settings,
     verify,
 )
 from tf_finetune.bert.architecture import BertArchitecture
@@ -33,6 +35,21 @@ from tf_finetune.config import ExperimentConfig, Precision, Truncation
 from tf_finetune.data import sources
 from tf_finetune.data.sources import Splits
 from tf_finetune.errors import RunError
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, tiny_checkpoint):
+    """A finished run of `config`, to be read."""
+    folder = tmp_path_factory.mktemp("trained")
+    train(films.one_epoch(films.write_films(folder / "films.csv"), tiny_checkpoint), folder / "run")
+    return folder / "run"
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A copy of it, to be changed, and the config it was made with."""
+    shutil.copytree(trained, tmp_path / "run")
+    return tmp_path / "run", settings.load_json(trained / "config.json")
 
 
 def weights_of(workdir):
@@ -159,8 +176,7 @@ def test_other_truncations_train_export_and_verify(config, tmp_path, truncation)
     assert answer["score"] == pytest.approx(expected["score"], abs=1e-5)
 
 
-def test_answers_come_in_the_order_of_the_texts(config, tmp_path):
-    train(config, tmp_path / "run")
+def test_answers_come_in_the_order_of_the_texts(trained):
     texts = [
         "good",
         "the film was so very dull and the plot was bad",
@@ -168,14 +184,14 @@ def test_answers_come_in_the_order_of_the_texts(config, tmp_path):
         "",
         "a great cast and a good plot",
     ]
-    together = [answer["score"] for answer in predict(tmp_path / "run", texts)]
-    alone = [next(predict(tmp_path / "run", [text]))["score"] for text in texts]
+    together = [answer["score"] for answer in predict(trained, texts)]
+    alone = [next(predict(trained, [text]))["score"] for text in texts]
     assert together == pytest.approx(alone, abs=1e-5)
 
 
-def test_a_tokenizer_larger_than_the_model_keeps_the_earlier_run(config, tmp_path, tiny_checkpoint):
-    train(config, tmp_path / "run")
-    before = weights_of(tmp_path / "run")
+def test_a_tokenizer_larger_than_the_model_keeps_the_earlier_run(run, tmp_path, tiny_checkpoint):
+    workdir, config = run
+    before = weights_of(workdir)
     shutil.copytree(tiny_checkpoint, tmp_path / "larger")
     with (tmp_path / "larger" / "vocab.txt").open("a", encoding="utf-8") as file:
         file.write("another\n")
@@ -183,13 +199,12 @@ def test_a_tokenizer_larger_than_the_model_keeps_the_earlier_run(config, tmp_pat
     with pytest.raises(
         InputError, match="the tokenizer has more tokens than the model, .* expected at most 24, got 25"
     ):
-        train(config, tmp_path / "run", restart=True)
-    np.testing.assert_array_equal(weights_of(tmp_path / "run")["classifier.weight"], before["classifier.weight"])
+        train(config, workdir, restart=True)
+    np.testing.assert_array_equal(weights_of(workdir)["classifier.weight"], before["classifier.weight"])
 
 
-def test_a_head_for_the_same_labels_is_kept_and_for_others_is_new(config, tmp_path, table, caplog):
-    train(config, tmp_path / "run")
-    [checkpoint] = (tmp_path / "run" / "checkpoints").iterdir()
+def test_a_head_for_the_same_labels_is_kept_and_for_others_is_new(config, trained, caplog):
+    [checkpoint] = (trained / "checkpoints").iterdir()
     config.model.checkpoint = str(checkpoint)
     head = TFBertForSequenceClassification.from_pretrained(checkpoint).classifier.kernel.numpy()
     built = fit_module.build_classifier(config, Splits({}, ("neg", "pos")), checkpoint)
@@ -226,19 +241,20 @@ def test_a_dry_run_on_fewer_examples_than_a_step_has(config, tmp_path, capsys):
     assert "dry run passed" in capsys.readouterr().out
 
 
-def test_an_export_of_an_earlier_run_is_not_verified_against_this_one(config, tmp_path):
-    train(config, tmp_path / "run")
-    export(tmp_path / "run")
+def test_an_export_of_an_earlier_run_is_not_verified_against_this_one(run):
+    workdir, config = run
+    config.export.verify = False
+    export(workdir, config)
     config.runtime.seed = 7
-    train(config, tmp_path / "run", restart=True)
+    train(config, workdir, restart=True)
     with pytest.raises(InputError, match="the newest export was made from another checkpoint"):
-        verify(tmp_path / "run")
+        verify(workdir)
 
 
-def test_an_export_that_would_tokenize_otherwise_is_not_published(config, tmp_path, monkeypatch):
+def test_an_export_that_would_tokenize_otherwise_is_not_published(run, monkeypatch):
     from tf_finetune.text.tokenizer import Tokenizer
 
-    train(config, tmp_path / "run")
+    workdir, _ = run
     options = Tokenizer.in_graph_options
 
     def swapped(tokenizer):
@@ -247,8 +263,8 @@ def test_an_export_that_would_tokenize_otherwise_is_not_published(config, tmp_pa
 
     monkeypatch.setattr(Tokenizer, "in_graph_options", swapped)
     with pytest.raises(RunError, match="the export would tokenize 'The movie was"):
-        export(tmp_path / "run")
-    assert not any((tmp_path / "run" / "export").iterdir())
+        export(workdir)
+    assert not any((workdir / "export").iterdir())
 
 
 def test_an_export_that_was_never_asked_for_needs_no_tensorflow_text(config, tmp_path, monkeypatch, capsys):
@@ -273,12 +289,6 @@ def test_the_end_of_a_run_says_where_everything_is(config, tmp_path, capsys):
         assert (tmp_path / "a run" / path).exists()
     for command in ("evaluate", "predict", "export"):
         assert f"  tf-finetune {command} --workdir='{tmp_path}/a run'" in printed
-
-
-def test_the_manifest_says_what_training_started_from(config, tmp_path, tiny_checkpoint):
-    best = train(config, tmp_path / "run")
-    manifest = json.loads((tmp_path / "run" / "checkpoints" / best["checkpoint"] / "manifest.json").read_text())
-    assert manifest["base"] == str(tiny_checkpoint)
 
 
 def test_a_warmup_longer_than_the_training_is_warned_of(config, tmp_path, capsys):
@@ -324,11 +334,11 @@ def test_a_dry_run_walks_the_whole_road_and_keeps_nothing(config, tmp_path, caps
     assert not list((tmp_path / "temporary").glob("tf_finetune*"))  # autograph keeps files of its own until the end
 
 
-def test_a_dry_run_refuses_what_the_run_would(config, tmp_path):
-    train(config, tmp_path / "run")
+def test_a_dry_run_refuses_what_the_run_would(run, tmp_path):
+    workdir, config = run
     config.train.batch_size = 8
     with pytest.raises(InputError, match="holds a run of another config: train.batch_size is 32 there and 8 here"):
-        dry_run(config, tmp_path / "run")
+        dry_run(config, workdir)
     config.data.max_length = 65
     with pytest.raises(InputError, match="longer than the checkpoint's positions"):
         dry_run(config, tmp_path / "other")
@@ -336,6 +346,7 @@ def test_a_dry_run_refuses_what_the_run_would(config, tmp_path):
 
 def test_random_tiny_trains_and_says_that_it_is_random(config, tmp_path, capsys):
     config.model.checkpoint = "random-tiny"
+    config.export.verify = False
     train(config, tmp_path / "run")
     assert "warning: the model is random and tiny" in capsys.readouterr().err
     export(tmp_path / "run")
@@ -384,7 +395,7 @@ def test_validation_in_mid_epoch_and_its_best(config, tmp_path, monkeypatch):
 def test_deterministic_operations_are_asked_for_everywhere(config, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(devices, "use_deterministic_operations", lambda: asked.append("asked"))
-    config.runtime.deterministic = True
+    config.runtime.deterministic, config.export.verify = True, False
     train(config, tmp_path / "run")
     assert len(asked) == 1
     next(predict(tmp_path / "run", ["good"]))
@@ -405,9 +416,10 @@ def test_what_usually_is_a_mistake_is_warned_of(config, table, tmp_path, capsys)
     assert any("every validation text is answered" in line for line in warnings)
 
 
-def test_the_manifest_says_how_the_weights_came_about(config, tmp_path):
-    best = train(config, tmp_path / "run")
-    manifest = json.loads((tmp_path / "run" / "checkpoints" / best["checkpoint"] / "manifest.json").read_text())
+def test_the_manifest_says_how_the_weights_came_about(trained, tiny_checkpoint):
+    best = json.loads((trained / "best.json").read_text())
+    manifest = json.loads((trained / "checkpoints" / best["checkpoint"] / "manifest.json").read_text())
+    assert manifest["base"] == str(tiny_checkpoint)
     assert manifest["seed"] == 42
     assert re.fullmatch("[0-9a-f]{64}", manifest["config_sha256"])
     assert manifest["data"].keys() == {"labels", "train", "validation"}

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tf_finetune import devices
+from tf_finetune import TFBertForSequenceClassification, devices
 from tf_finetune.config import Truncation
 from tf_finetune.data import sources, tokenized
 from tf_finetune.evaluation.classifier import Classifier
@@ -90,3 +90,12 @@ def test_a_checkpoint_answers_in_whole_float32_and_training_as_it_trains(tiny_ch
     assert calls == []
     loaded.logits(["good"])
     assert calls == ["asked"]
+
+
+def test_batches_of_every_shape_are_computed_by_one_graph(tiny_checkpoint, examples):
+    model = TFBertForSequenceClassification.from_pretrained(tiny_checkpoint, num_labels=2, new_head=True)
+    options = {"max_length": 12, "truncation": Truncation.HEAD, "batch_size": 3}
+    asked = Classifier(model, Tokenizer(tiny_checkpoint), **options)
+    asked.logits(["good"])
+    asked.logits_of(asked.tokenize(examples()))
+    assert model.predict_function.experimental_get_tracing_count() == 1

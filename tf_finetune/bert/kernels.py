@@ -115,7 +115,9 @@ def dropout(x, rate: float, seed):
         rate: above 0, at most 1.
         seed: two integers, as keras.random.SeedGenerator.next() gives them.
     """
-    if not _is_fast(training=True) or rate >= 1:
+    if rate >= 1:
+        return ops.zeros_like(x)
+    if not _is_fast(training=True):
         return keras.random.dropout(x, rate, seed=seed)
     import tensorflow as tf
 

@@ -1,5 +1,6 @@
 """`tf-finetune sweep`: which values of some config fields do best in validation, one run a trial (Optuna)."""
 
+import contextlib
 import importlib.util
 import math
 from collections.abc import Iterator, Sequence
@@ -55,8 +56,10 @@ def sweep(
     if importlib.util.find_spec("optuna") is None:
         raise InputError("a sweep needs optuna, not installed here", where="sweep", expected="pip install optuna")
     plan = {"config": settings.to_dict(config), "search": list(search)}
-    with several_runs.at_work(Workdir(workdir), plan, is_process=is_process) as root:
-        study = _study(root.path, seed=config.runtime.seed)
+    with (
+        several_runs.at_work(Workdir(workdir), plan, is_process=is_process) as root,
+        _study(root.path, seed=config.runtime.seed) as study,
+    ):
         failures = 0
         for number, values in _to_be_run(study, space, trials):
             print(f"trial {number:04d} of {trials}: {_in_words(values)}", flush=True)
@@ -78,16 +81,21 @@ def sweep(
     return rows
 
 
-def _study(folder: Path, *, seed: int) -> "optuna.Study":
+@contextlib.contextmanager
+def _study(folder: Path, *, seed: int) -> Iterator["optuna.Study"]:
     """The sweep's own, on disk: what it has been told stays."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = f"sqlite:///{(folder / STUDY).absolute()}"
-    study = optuna.create_study(storage=storage, study_name="sweep", direction="maximize", load_if_exists=True)
-    # Another seed after each interruption, or else the same values would be suggested again.
-    study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials))
-    return study
+    storage = optuna.storages.RDBStorage(f"sqlite:///{(folder / STUDY).absolute()}")
+    try:
+        study = optuna.create_study(storage=storage, study_name="sweep", direction="maximize", load_if_exists=True)
+        # Another seed after each interruption, or else the same values would be suggested again.
+        study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials))
+        yield study
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
 
 
 def _to_be_run(study: "optuna.Study", space: SearchSpace, trials: int) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from tf_finetune import devices, runtime
+from tf_finetune import devices, replicas, runtime
 from tf_finetune.bert.model import TFBertForSequenceClassification
 from tf_finetune.config import ProblemType, Truncation
 from tf_finetune.data.cache import key_of
@@ -149,12 +149,14 @@ class Classifier:
     ) -> np.ndarray:
         logits = np.zeros((len(examples), len(self.label_names)), np.float32)
         if len(examples):
-            replicas = devices.replicas_at_work()
+            multiple = devices.replicas_at_work()
             order = evaluation_order(
-                examples.lengths, batch_size=self.batch_size, shapes=shapes, rows_multiple_of=replicas
+                examples.lengths, batch_size=self.batch_size, shapes=shapes, rows_multiple_of=multiple
             )
             is_example = order.examples != PADDING
             dataset = batches(examples, order, part=devices.part_at_work())
+            if devices.keras_backend() == "tensorflow" and not replicas.has_strategy():
+                _trace(self.model, dataset.element_spec)
             with devices.whole_float32() if self.whole_float32 else contextlib.nullcontext():
                 predicted = self.model.predict(dataset, verbose=0, callbacks=list(callbacks))
             logits[order.examples[is_example]] = predicted[is_example]
@@ -185,3 +187,13 @@ class Classifier:
             return {"labels": [name for name, p in named.items() if p >= THRESHOLD], "probabilities": named}
         best = int(probabilities.argmax())
         return {"label": self.label_names[best], "score": float(probabilities[best]), "probabilities": named}
+
+
+def _trace(model: keras.Model, element_spec: Any) -> None:
+    """Has what `predict` computes traced for batches of every shape; left to itself, TensorFlow traces it for the first
+    batch's own and then again."""
+    import tensorflow as tf
+
+    model.make_predict_function()
+    if not (model.run_eagerly or tf.config.functions_run_eagerly()):
+        model.predict_function.get_concrete_function([element_spec])
