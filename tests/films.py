@@ -8,9 +8,7 @@ from tf_finetune.config import ExperimentConfig, Precision
 
 FILLERS = ("the", "a", "film", "is", "was", "very", "so", "plot", "cast", "it", "and")
 
-WORDS = (
-    "[PAD] [UNK] [CLS] [SEP] [MASK] the a film is was good bad great dull very not so plot cast ! . , it and".split()
-)
+WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] the a film is was good bad great dull very not so plot cast ! . , it and"
 
 
 def write_films(path):
@@ -35,11 +33,11 @@ def write_checkpoint(folder, *, num_hidden_layers):
     from tf_finetune import TFBertModel
     from tf_finetune.bert.architecture import BertArchitecture
 
-    (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n", encoding="utf-8")
+    (folder / "vocab.txt").write_text(WORDS.replace(" ", "\n") + "\n", encoding="utf-8")
     (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"}))
     keras.utils.set_random_seed(0)
     architecture = BertArchitecture(
-        vocab_size=len(WORDS),
+        vocab_size=len(WORDS.split()),
         hidden_size=16,
         num_hidden_layers=num_hidden_layers,
         num_attention_heads=2,

@@ -8,7 +8,6 @@ import sys
 
 import pytest
 
-
 # Each line of arguments answered in turn, in a process whose environment is not this one's.
 COMMANDS = """
 import json, sys

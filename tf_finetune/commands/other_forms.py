@@ -126,8 +126,8 @@ def write_other_forms(
 def _write_litert(folder: Path, classifier: "Classifier", compared: Callable) -> list[Comparison]:
     from tf_finetune.serving.litert import litert_logits, save_litert
 
-    save_litert(classifier.model, folder / LITERT)
-    with runtime.quietly():  # it announces that it uses its fast operations
+    with runtime.quietly():  # the one may speak of its options, the other announces that its operations are fast
+        save_litert(classifier.model, folder / LITERT)
         logits = litert_logits(folder / LITERT, num_threads=os.cpu_count())
     return [compared(folder / LITERT, logits)]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from tf_finetune import devices, replicas, runtime
+from tf_finetune import devices, runtime
 from tf_finetune.bert.model import TFBertForSequenceClassification
 from tf_finetune.config import ProblemType, Truncation
 from tf_finetune.data.cache import key_of
@@ -155,7 +155,7 @@ class Classifier:
             )
             is_example = order.examples != PADDING
             dataset = batches(examples, order, part=devices.part_at_work())
-            if devices.keras_backend() == "tensorflow" and not replicas.has_strategy():
+            if devices.keras_backend() == "tensorflow" and multiple == 1:
                 _trace(self.model, dataset.element_spec)
             with devices.whole_float32() if self.whole_float32 else contextlib.nullcontext():
                 predicted = self.model.predict(dataset, verbose=0, callbacks=list(callbacks))

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tf_finetune import runtime
 from tf_finetune.bert.layers import MASKED_SCORE
 from tf_finetune.serving.graph import TOKEN_INPUTS
 
@@ -46,9 +45,7 @@ def save_litert(model: "TFBertForSequenceClassification", path: Path) -> None:
     module.weights = [variable.value for variable in model.variables]
     converter = tf.lite.TFLiteConverter.from_concrete_functions([logits.get_concrete_function()], module)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    with runtime.quietly():  # the converter of TensorFlow 2.20 speaks of its own options
-        content = converter.convert()
-    path.write_bytes(content)
+    path.write_bytes(converter.convert())
 
 
 def litert_logits(path: Path, *, num_threads: int | None = None) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
