@@ -17,9 +17,8 @@ from jupyter_client import KernelManager
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 NOTEBOOK = NOTEBOOKS / "finetune_imdb.ipynb"
-# Enough of the packaged reviews for the model to learn something, and no more.
+# Settings for a few hundred of the packaged reviews to teach the model something.
 SHORT = {
-    "data.max_examples": 400,
     "data.max_length": 40,
     "model.freeze_embeddings": True,
     "optimizer.learning_rate": 2e-4,
@@ -27,6 +26,10 @@ SHORT = {
     "train.batch_size": 8,
     "export.compared_examples": 40,
 }
+
+
+# A short way through JAX's compiler.
+COMPILED_SOON = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 
 @pytest.fixture
@@ -65,15 +68,16 @@ def test_the_repository_stands_in_the_badges(build, tmp_path, monkeypatch):
         assert re.findall(r"colab\.research\.google\.com/github/(.+?)/blob", text) == ["me/mine"]
 
 
-@pytest.mark.parametrize("backend", ["tensorflow", pytest.param("jax", marks=pytest.mark.slow)])
-def test_all_of_it_on_the_packaged_reviews(backend, environment, packaged_checkpoint, tmp_path):
+@pytest.mark.parametrize(("backend", "examples"), [("tensorflow", 400), ("jax", 96)])
+def test_all_of_it_on_the_packaged_reviews(backend, examples, environment, packaged_checkpoint, tmp_path):
     notebook = jupytext.read(NOTEBOOK)
     [parameters] = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ())]
     assert parameters.source.count("overrides = {}") == 1
-    parameters.source = parameters.source.replace("overrides = {}", f"overrides = {SHORT}")
+    overrides = SHORT | {"data.max_examples": examples, "train.num_shapes": 1}
+    parameters.source = parameters.source.replace("overrides = {}", f"overrides = {overrides}")
     place = {"metadata": {"path": str(tmp_path)}}
     nbclient.NotebookClient(notebook, timeout=600, resources=place).execute(
-        env=environment | {"KERAS_BACKEND": backend}
+        env=environment | {"KERAS_BACKEND": backend, "XLA_FLAGS": COMPILED_SOON}
     )
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     printed, complained = ("".join(o.text for o in outputs if o.get("name") == name) for name in ("stdout", "stderr"))
@@ -88,9 +92,10 @@ def test_all_of_it_on_the_packaged_reviews(backend, environment, packaged_checkp
 
     run = tmp_path / "runs" / "reviews_minilm"
     measured = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))["test"]
-    assert measured["examples"] == SHORT["data.max_examples"]
-    assert measured["roc_auc"] > 0.6
-    assert re.search(rf"^test +400 +{measured['accuracy']:.4f} ", printed, flags=re.MULTILINE)
+    assert measured["examples"] == examples
+    if examples == 400:  # enough to learn from
+        assert measured["roc_auc"] > 0.6
+    assert re.search(rf"^test +{examples} +{measured['accuracy']:.4f} ", printed, flags=re.MULTILINE)
     shown = [output for output in outputs if "image/png" in output.get("data", {})]
     for output, words in zip(shown, ("Loss and accuracy", "Confusion matrix, test"), strict=True):
         assert base64.b64decode(output.data["image/png"]).startswith(b"\x89PNG")
