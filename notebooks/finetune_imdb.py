@@ -29,7 +29,7 @@
 # %% tags=["parameters"]
 # "imdb_bert_base": BERT-base on IMDB. "reviews_minilm": a small BERT (MiniLM) on short reviews, both of which come from
 # the Python package index. "auto": the first where there is a GPU or a TPU, else the second.
-config_name = "auto"  # @param ["auto", "imdb_bert_base", "reviews_minilm"]
+config_name = "auto"  # @param ["auto", "imdb_bert_base", "reviews_minilm"] {allow-input: true}
 # Any other setting of tf_finetune/config.py, such as {"data.max_examples": 2000, "train.epochs": 1}.
 overrides = {}
 # The run is kept in a folder in here, and goes on from there should this be run again.
@@ -64,11 +64,13 @@ KEPT = ("numpy", "tensorflow", "tensorflow-text", "keras", "jax", "jaxlib", "mat
 
 
 def install():
-    """From a wheel beside this notebook, else from the repository; both carry the configs."""
+    """From a wheel in the folder this runs in, else from the repository; both carry the configs."""
     wheels = sorted(Path().glob("tf_finetune-*.whl"))
     source = str(wheels[-1]) if wheels else f"tf_finetune @ git+https://github.com/{REPOSITORY}"
     if source.endswith("OWNER/tf_finetune"):
-        raise RuntimeError("REPOSITORY names no repository yet: put a wheel (python -m build) beside this notebook")
+        raise RuntimeError(
+            f"REPOSITORY names no repository yet: put a wheel (python -m build) into {Path().absolute()}"
+        )
     installed = {one.name.lower().replace("_", "-"): one.version for one in importlib.metadata.distributions()}
     kept = [f"{name}=={installed[name]}\n" for name in KEPT if name in installed]
     with tempfile.TemporaryDirectory() as folder:
@@ -147,6 +149,7 @@ if on_drive:
 # A config is Python: change any field here, for example `config.train.epochs = 2`.
 
 # %%
+import tf_finetune
 from tf_finetune import settings
 
 if config_name == "auto" and found == "CPU":
@@ -178,7 +181,6 @@ print(f"{config.train.epochs} epochs in batches of {config.train.batch_size}; th
 # %%
 import transformers
 
-import tf_finetune
 from tf_finetune.pretrained import local_checkpoint
 
 keras.utils.set_random_seed(config.runtime.seed)

@@ -223,7 +223,7 @@ class TestInstall:
 
     def test_without_a_repository(self, namespace):
         namespace["REPOSITORY"] = "OWNER/tf_finetune"
-        with pytest.raises(RuntimeError, match="put a wheel .* beside this notebook"):
+        with pytest.raises(RuntimeError, match="put a wheel .* into "):
             namespace["install"]()
         assert not self.commands
 

@@ -326,3 +326,23 @@ def test_what_a_flag_takes_is_what_config_json_has():
     for name, value in settings.fields(ExperimentConfig()):
         if isinstance(value, enum.Enum):
             assert [member.name.lower() for member in type(value)] == [member.value for member in type(value)], name
+
+
+def test_other_values_by_what_they_stand_for():
+    values = {"runtime.precision": "float32", "train.epochs": 7}
+    changed = settings.with_values(ExperimentConfig(), values)
+    assert changed.runtime.precision is Precision.FLOAT32
+    assert settings.validated(changed).train.epochs == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("train.epoch", "no config field train.epoch, in the values of a config, expected one like train.epochs"),
+        ("epochs", "no config field epochs, .* expected one like train.epochs"),
+        ("train", "train is a section of the config"),
+    ],
+)
+def test_other_values_of_no_field(name, message):
+    with pytest.raises(InputError, match=message):
+        settings.with_values(ExperimentConfig(), {name: 1})

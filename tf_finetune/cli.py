@@ -13,9 +13,6 @@ from tf_finetune import command_flags, devices, process_environment, processes, 
 from tf_finetune.config import Backend
 from tf_finetune.errors import FOUND_STATUS, INTERRUPTED_STATUS, Found, InputError, Interrupted, RunError
 
-# The commands that runtime.backend is for; the others run on TensorFlow.
-TRAINING = ("train", "cross-validate", "find-learning-rate", "sweep")
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status: 0 done, 2 bad input, 3 measured and the answer is no (compare, drift),
@@ -77,7 +74,9 @@ def _run(argv: list[str]) -> int:
     if command != "train":
         process_environment.refuse(command)
     settings.validated(values.config)  # before TensorFlow is imported: a wrong value is answered at once
-    _prepare_environment(values.config.runtime.backend if command in TRAINING else Backend.TENSORFLOW)
+    # What comes after training runs on TensorFlow.
+    is_training = command in command_flags.TRAINING
+    _prepare_environment(values.config.runtime.backend if is_training else Backend.TENSORFLOW)
     _call(command, values, positional)
     return 0
 

@@ -204,7 +204,7 @@ class RuntimeConfig:
     # Seeds the new head, dropout and the order of examples.
     seed: int = 42
     precision: Precision = Precision.AUTO
-    # What training runs on. What comes after it runs on TensorFlow, whatever this says.
+    # What training runs on. From the command line, what comes after it runs on TensorFlow, whatever this says.
     backend: Backend = Backend.AUTO
     # How training uses several devices. The batch sizes of `train` are those of all devices together.
     strategy: Strategy = Strategy.AUTO

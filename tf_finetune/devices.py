@@ -137,7 +137,7 @@ def _on_tensorflow(strategy: Strategy) -> tuple[tuple[str, ...], Strategy, dict[
         names = tf_strategies.for_tpu()
         return names, strategy, {"devices": f"a TPU of {len(names)} cores", "strategy": "as runtime.strategy says"}
     if strategy is Strategy.AUTO and _sees_tpu():
-        runtime.warn("there is a TPU, which --config.runtime.strategy=tpu trains on")
+        runtime.warn("there is a TPU, which --config.runtime.strategy=tpu --config.train.num_shapes=4 trains on")
     found = gpus()
     why = {"devices": ", ".join(device_name(one) for one in found) or "TensorFlow sees no GPU"}
     if strategy is Strategy.MIRRORED or (strategy is Strategy.AUTO and len(found) > 1):
@@ -165,7 +165,7 @@ def check_backend(backend: Backend = Backend.AUTO) -> str:
     """What a command is to run on, "tensorflow" or "jax"; sees to it that Keras does, where it is not imported yet.
 
     Args:
-        backend: as asked for. AUTO means KERAS_BACKEND of the environment, else what Keras is on already, else
+        backend: as asked for. AUTO means what Keras is on already, else KERAS_BACKEND of the environment, else
             TensorFlow.
 
     Raises:

@@ -85,6 +85,6 @@ def refuse(command: str) -> None:
     Raises:
         InputError: the environment says that there are several.
     """
-    if os.environ.get(COUNT, "1") != "1":
+    if (os.environ.get(COUNT) or "1") != "1":
         expected, got = f"{', '.join(VARIABLES)} unset: it runs in one process", f"{os.environ[COUNT]} processes"
         raise InputError(f"{command} is not for several processes", where="the environment", expected=expected, got=got)

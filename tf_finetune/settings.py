@@ -199,15 +199,20 @@ def from_dict(content: Any, *, where: Path) -> ExperimentConfig:
     if not isinstance(content, dict) or not all(isinstance(values, dict) for values in content.values()):
         raise InputError("unreadable config file", where=where, expected="an object a section", got="something else")
     config = ExperimentConfig()
-    types = dict(fields(config))
     given = {f"{section}.{name}": value for section, values in content.items() for name, value in values.items()}
     for name, value in given.items():
-        check_field(name, where=where)
-        section, field = name.split(".")
-        if isinstance(types[name], enum.Enum):
-            value = next((member for member in type(types[name]) if member.value == value), value)
-        setattr(getattr(config, section), field, value)
+        _set(config, name, value, where=where)
     return config
+
+
+def _set(config: ExperimentConfig, name: str, value: Any, *, where: object) -> None:
+    """Gives a `section.field` a value; one of an Enum may be given by what it stands for."""
+    check_field(name, where=where)
+    section, field = name.split(".")
+    kind = type(getattr(getattr(config, section), field))
+    if issubclass(kind, enum.Enum):
+        value = next((member for member in kind if member.value == value), value)
+    setattr(getattr(config, section), field, value)
 
 
 def fields(config: ExperimentConfig) -> Iterator[tuple[str, Any]]:
@@ -275,11 +280,14 @@ def check_value(name: str, value: Any) -> None:
 
 
 def with_values(config: ExperimentConfig, values: Mapping[str, Any]) -> ExperimentConfig:
-    """A copy with other values of some `section.field`s."""
+    """A copy with other values of some `section.field`s.
+
+    Raises:
+        InputError: there is no such field.
+    """
     config = copy.deepcopy(config)
     for name, value in values.items():
-        section, field = name.split(".")
-        setattr(getattr(config, section), field, value)
+        _set(config, name, value, where="the values of a config")
     return config
 
 
