@@ -3,7 +3,6 @@
 import json
 import re
 
-import films
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -18,8 +17,8 @@ pytestmark = pytest.mark.usefixtures("eagerly_throughout")
 
 
 @pytest.fixture(scope="module")
-def tiny_checkpoint(tmp_path_factory):
-    return films.write_checkpoint(tmp_path_factory.mktemp("two_blocks"), num_hidden_layers=2)
+def tiny_checkpoint(two_blocks):
+    return two_blocks
 
 
 def trained(config, workdir):
