@@ -10,17 +10,6 @@ from tf_finetune import matrix_rate
 __all__ = ["add_dataset", "datasets_cache"]
 
 
-@pytest.fixture(scope="session")
-def tiny_checkpoint(tmp_path_factory):
-    """One of a single block here, where most of a training is that its graph is traced."""
-    return films.write_checkpoint(tmp_path_factory.mktemp("tiny"), num_hidden_layers=1)
-
-
-@pytest.fixture(scope="session")
-def two_blocks(tmp_path_factory):
-    return films.write_checkpoint(tmp_path_factory.mktemp("two_blocks"), num_hidden_layers=2)
-
-
 @pytest.fixture(autouse=True, scope="session")
 def little_is_measured():
     """Of the matrix rate, which is a fifth of a second otherwise."""

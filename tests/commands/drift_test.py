@@ -44,8 +44,8 @@ def trained(folder, checkpoint, **changes):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, two_blocks):
-    return trained(tmp_path_factory.mktemp("films"), two_blocks)
+def run(tmp_path_factory, tiny_checkpoint):
+    return trained(tmp_path_factory.mktemp("films"), tiny_checkpoint)
 
 
 @pytest.fixture

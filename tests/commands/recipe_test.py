@@ -16,11 +16,6 @@ from tf_finetune.workdir import Workdir
 pytestmark = pytest.mark.usefixtures("eagerly_throughout")
 
 
-@pytest.fixture(scope="module")
-def tiny_checkpoint(two_blocks):
-    return two_blocks
-
-
 def trained(config, workdir):
     """The weights before and after, by name, and the records."""
     train(config, workdir)
