@@ -3,7 +3,6 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import films
 import hub_server
 import stand_ins
 
@@ -115,4 +114,28 @@ def packaged_checkpoint():
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory):
     """A random BERT of 2 layers and hidden size 16 with a thirty-word tokenizer, in the Hugging Face layout."""
-    return films.write_checkpoint(tmp_path_factory.mktemp("tiny"), num_hidden_layers=2)
+    import json
+
+    import keras
+
+    from tf_finetune import TFBertModel
+    from tf_finetune.bert.architecture import BertArchitecture
+
+    words = "[PAD] [UNK] [CLS] [SEP] [MASK] the a film is was good bad great dull very not so plot cast ! . , it and"
+    folder = tmp_path_factory.mktemp("tiny")
+    (folder / "vocab.txt").write_text("\n".join(words.split()) + "\n", encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"}))
+    keras.utils.set_random_seed(0)
+    architecture = BertArchitecture(
+        vocab_size=len(words.split()),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+        initializer_range=0.3,
+    )
+    model = TFBertModel(architecture)
+    model.build()
+    model.save_pretrained(folder)
+    return folder

@@ -1,14 +1,11 @@
-"""Small texts to train on, a model with their words, and a config that trains it in seconds."""
+"""Small texts to train on, and a config that does so in seconds."""
 
 import csv
-import json
 import random
 
 from tf_finetune.config import ExperimentConfig, Precision
 
 FILLERS = ("the", "a", "film", "is", "was", "very", "so", "plot", "cast", "it", "and")
-
-WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] the a film is was good bad great dull very not so plot cast ! . , it and"
 
 
 def write_films(path):
@@ -24,31 +21,6 @@ def write_films(path):
         rows.append(f"{' '.join(words)},{label}")
     path.write_text("text,label\n" + "\n".join(rows) + "\n", encoding="utf-8")
     return path
-
-
-def write_checkpoint(folder, *, num_hidden_layers):
-    """A random BERT of hidden size 16, in the Hugging Face layout."""
-    import keras
-
-    from tf_finetune import TFBertModel
-    from tf_finetune.bert.architecture import BertArchitecture
-
-    (folder / "vocab.txt").write_text(WORDS.replace(" ", "\n") + "\n", encoding="utf-8")
-    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"}))
-    keras.utils.set_random_seed(0)
-    architecture = BertArchitecture(
-        vocab_size=len(WORDS.split()),
-        hidden_size=16,
-        num_hidden_layers=num_hidden_layers,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=64,
-        initializer_range=0.3,
-    )
-    model = TFBertModel(architecture)
-    model.build()
-    model.save_pretrained(folder)
-    return folder
 
 
 def one_epoch(table, checkpoint):
