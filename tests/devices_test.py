@@ -73,7 +73,8 @@ def test_a_tpu_that_is_not_there(monkeypatch):
 def test_a_tpu_is_trained_on_where_it_is_asked_for(monkeypatch, capsys):
     monkeypatch.setattr(devices, "_sees_tpu", lambda: True)
     assert devices.choose(precision=Precision.FLOAT32).kind == "CPU"
-    assert capsys.readouterr().err == "warning: there is a TPU, which --config.runtime.strategy=tpu trains on\n"
+    advised = "--config.runtime.strategy=tpu --config.train.num_shapes=4"
+    assert capsys.readouterr().err == f"warning: there is a TPU, which {advised} trains on\n"
     monkeypatch.setattr(tf_strategies, "for_tpu", lambda: ("TPU:0", "TPU:1"))
     chosen = devices.choose(strategy=Strategy.TPU)
     assert (chosen.kind, chosen.replicas, chosen.policy) == ("TPU", 2, "mixed_bfloat16")
