@@ -89,7 +89,7 @@ def exchanged_bytes(trained_weights: int, replicas: int) -> int:
 
     The float32 gradients of all trained weights, those of tables whole, once round a ring of the devices and a second
     time for the sums: 2 (n - 1) / n of them, the least that an all-reduce can do (Patarasuk and Yuan 2009). However
-    large the batch, and on TensorFlow in however many pieces it is computed, they are exchanged once.
+    large the batch, and in however many pieces it is computed, they are exchanged once.
 
     Args:
         trained_weights: numbers in the weights that are trained.
