@@ -100,6 +100,7 @@ class TestOurs:
             assert result[name] > 0, name
         assert result["peak_bytes"] > 2**20
 
+    @pytest.mark.slow
     def test_accuracy(self, tiny_checkpoint, tmp_path):
         result = run_ours({"measure": "accuracy", "checkpoint": str(tiny_checkpoint)}, tmp_path)
         assert len(result["validations"]) == 2

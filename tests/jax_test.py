@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 SCRIPT = """
-import sys
-sys.modules["tensorflow"] = None  # an import of TensorFlow now fails
-sys.modules["tensorflow_text"] = None
+import os, sys
+if os.environ["KERAS_BACKEND"] == "jax":
+    sys.modules["tensorflow"] = None  # an import of TensorFlow now fails
+    sys.modules["tensorflow_text"] = None
 import json
 import keras
 import numpy as np
@@ -26,12 +27,17 @@ optimizer, _ = create_optimizer(1e-2, 4, 0, weight_decay_rate=0.01, adam_global_
 model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
 loss = model.fit(inputs, np.array([0, 1, 1, 0]), batch_size=4, epochs=1, verbose=0).history["loss"]
 after = np.asarray(model(inputs)).tolist()
-print(json.dumps({"backend": keras.backend.backend(), "before": before, "after": after, "loss": loss}))
+
+model = TFBertForSequenceClassification.from_pretrained(sys.argv[2])
+texts = {name: np.array(value) for name, value in json.loads(sys.argv[3]).items()}
+logits = np.asarray(model(texts)).tolist()
+print(json.dumps({"backend": keras.backend.backend(), "before": before, "after": after, "loss": loss,
+                  "logits": logits}))
 """
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
+def tiny(tmp_path_factory):
     import keras
 
     from tf_finetune import TFBertForSequenceClassification
@@ -49,56 +55,39 @@ def checkpoint(tmp_path_factory):
     return folder
 
 
-def fit_one_step(checkpoint, backend):
-    script = SCRIPT if backend == "jax" else SCRIPT.replace('sys.modules["tensorflow', 'sys.modules["no_')
-    environment = os.environ | {"KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu"}
-    result = subprocess.run(
-        [sys.executable, "-c", script, str(checkpoint)], capture_output=True, text=True, env=environment
-    )
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout.splitlines()[-1])
+@pytest.fixture(scope="module")
+def said(tiny, packaged_checkpoint, tmp_path_factory):
+    """What the script says on JAX and on TensorFlow: of the tiny model, and of the packaged one."""
+    import transformers
+
+    from tf_finetune import TFBertForSequenceClassification
+
+    folder = tmp_path_factory.mktemp("packaged")
+    TFBertForSequenceClassification.from_pretrained(packaged_checkpoint, num_labels=3).save_pretrained(folder)
+    texts = ["A wonderful film, full of joy and wit.", "Dull, loud and pointless from start to end.", "Hm."]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(packaged_checkpoint)
+    command = [sys.executable, "-c", SCRIPT, tiny, folder, json.dumps(dict(tokenizer(texts, padding="longest")))]
+
+    def on(backend):
+        environment = os.environ | {"KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu"}
+        result = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert result.returncode == 0, result.stderr
+        return json.loads(result.stdout.splitlines()[-1])
+
+    return on("jax"), on("tensorflow")
 
 
-def test_one_fit_step_is_the_same_on_jax_and_tensorflow(checkpoint):
-    on_jax, on_tensorflow = (fit_one_step(checkpoint, backend) for backend in ("jax", "tensorflow"))
-    assert on_jax["backend"] == "jax"
+def test_one_fit_step_is_the_same_on_jax_and_tensorflow(said):
+    on_jax, on_tensorflow = said
+    assert (on_jax["backend"], on_tensorflow["backend"]) == ("jax", "tensorflow")
     np.testing.assert_allclose(on_jax["before"], on_tensorflow["before"], atol=1e-5)
     np.testing.assert_allclose(on_jax["loss"], on_tensorflow["loss"], atol=1e-5)
     assert not np.allclose(on_jax["before"], on_jax["after"], atol=1e-3)
     np.testing.assert_allclose(on_jax["after"], on_tensorflow["after"], atol=1e-3)
 
 
-LOGITS = """
-import json, os, sys
-if os.environ["KERAS_BACKEND"] == "jax":
-    sys.modules["tensorflow"] = None
-import numpy as np
-from tf_finetune import TFBertForSequenceClassification
-
-model = TFBertForSequenceClassification.from_pretrained(sys.argv[1])
-inputs = {name: np.array(value) for name, value in json.loads(sys.argv[2]).items()}
-print(json.dumps(np.asarray(model(inputs)).tolist()))
-"""
-
-
-def test_the_packaged_weights_give_the_same_logits_on_jax_and_tensorflow(packaged_checkpoint, tmp_path):
-    import transformers
-
-    from tf_finetune import TFBertForSequenceClassification
-
-    TFBertForSequenceClassification.from_pretrained(packaged_checkpoint, num_labels=3).save_pretrained(tmp_path)
-    texts = ["A wonderful film, full of joy and wit.", "Dull, loud and pointless from start to end.", "Hm."]
-    tokenizer = transformers.AutoTokenizer.from_pretrained(packaged_checkpoint)
-    inputs = json.dumps(dict(tokenizer(texts, padding="longest")))
-
-    def logits(backend):
-        environment = os.environ | {"KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu"}
-        command = [sys.executable, "-c", LOGITS, str(tmp_path), inputs]
-        result = subprocess.run(command, capture_output=True, text=True, env=environment)
-        assert result.returncode == 0, result.stderr
-        return np.array(json.loads(result.stdout.splitlines()[-1]))
-
-    on_jax, on_tensorflow = logits("jax"), logits("tensorflow")
+def test_the_packaged_weights_give_the_same_logits_on_jax_and_tensorflow(said):
+    on_jax, on_tensorflow = (np.array(one["logits"]) for one in said)
     assert on_jax.shape == (3, 3)
     assert np.abs(on_jax).max() > 1e-2
     np.testing.assert_allclose(on_jax, on_tensorflow, rtol=0, atol=1e-5)

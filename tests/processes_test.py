@@ -291,7 +291,8 @@ def test_when_process_0_is_lost_the_other_says_so_beside_what_jax_says(what, num
     address = f"127.0.0.1:{free_port()}"
     both = [commanded(address, index, what) for index in range(2)]
     said = [process.communicate(timeout=300) for process in both]
-    by_jax = metadata.version("jax").startswith("0.7.")  # it ends the process itself, and nobody is asked
+    # That version may end the process itself, and nobody is asked.
+    by_jax = metadata.version("jax").startswith("0.7.") and both[1].returncode == 1
     assert [process.returncode for process in both] == [-number, 1 if by_jax else 75]
     words = "a process of this run ended or was lost, and says itself why if it could; nothing is kept\n"
     assert said[1][1].count(words) == (0 if by_jax else 1)

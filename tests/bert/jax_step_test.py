@@ -18,7 +18,8 @@ from tiny_forms import tiny_model
 from tf_finetune.bert import jax_step
 
 def state_of(model):
-    groups = model.trainable_variables, model.non_trainable_variables, model.optimizer.variables, model.metrics_variables
+    of_model = model.trainable_variables, model.non_trainable_variables
+    groups = *of_model, model.optimizer.variables, model.metrics_variables
     return tuple([variable.value for variable in group] for group in groups)
 
 def data_of(spread):
@@ -74,7 +75,7 @@ def told():
     environment = {
         "KERAS_BACKEND": "jax",
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0",
     }
     command = [sys.executable, "-c", SCRIPT, os.path.dirname(beside)]
     result = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)

@@ -81,7 +81,7 @@ def modelled(architecture=SMALL, **changes):
 @pytest.mark.parametrize(
     ("sizes", "rows", "length", "checkpointing", "options"),
     [
-        (MINI, 8, 64, False, ()),
+        pytest.param(MINI, 8, 64, False, (), marks=pytest.mark.slow),
         (MINI, 4, 256, False, ()),
         (MINI, 16, 128, True, ()),
         (WIDE, 8, 128, False, ()),

@@ -49,7 +49,14 @@ def tensors():
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is measured through Linux's /proc")
-@pytest.mark.parametrize("kind", checkpoint_files.KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    # A pickle and a safetensors file by themselves say most of their shards.
+    [
+        pytest.param(kind, marks=[pytest.mark.slow] * (kind in ("safetensors_shards", "bin_shards", "old_bin")))
+        for kind in checkpoint_files.KINDS
+    ],
+)
 def test_loading_peaks_at_one_and_a_third_of_the_model(kind, tensors, tmp_path):
     libraries = ["h5py"]
     if kind in checkpoint_files.PICKLED:

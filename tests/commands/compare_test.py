@@ -168,7 +168,7 @@ def test_a_margin_that_is_none(good, margin):
     ("kind", "labels", "metric"),
     [
         (ProblemType.REGRESSION, ("1.5", "-2"), "mean_absolute_error"),
-        (ProblemType.MULTI_LABEL_CLASSIFICATION, ("good,kind", "bad"), "f1"),
+        pytest.param(ProblemType.MULTI_LABEL_CLASSIFICATION, ("good,kind", "bad"), "f1", marks=pytest.mark.slow),
     ],
 )
 def test_labels_of_other_kinds(tmp_path, tiny_checkpoint, kind, labels, metric):

@@ -79,7 +79,10 @@ POINTS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name == "factors_and_averages")) for name in VARIANTS],
+)
 def test_a_run_that_is_killed_again_and_again(config, tmp_path, monkeypatch, variant, request):
     if variant != "plain":
         request.getfixturevalue("eagerly")
@@ -196,21 +199,23 @@ def test_checkpoints_that_fall_on_validations(config, tmp_path):
     assert found == [checkpoints.name_of(step) for step in range(2, 3 * STEPS + 1, 2)]
 
 
-def test_a_kill_while_a_checkpoint_is_replaced(config, tmp_path, monkeypatch, reference):
-    """After a signal in the first validation there is one checkpoint, and validated it is written again."""
+@pytest.mark.parametrize(
+    "number", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)]
+)
+def test_a_kill_while_a_checkpoint_is_replaced(number, config, tmp_path, monkeypatch, reference):
+    """After a signal in the first validation there is one checkpoint, and validated it is written again: the old one
+    aside, the new one in its place, the old one removed."""
     with monkeypatch.context() as patched:
         faults.at("validation", 1, faults.sigterm, set_attribute=patched.setattr)
         with pytest.raises(Interrupted):
             train(config, tmp_path / "run")
-    for number in (1, 2, 3):  # the old one aside, the new one in its place, the old one removed
-        moved = tmp_path / f"run{number}"
-        shutil.copytree(tmp_path / "run", moved)
-        point = ("publishing", number) if number < 3 else ("removing", 2)  # the first is that of TensorBoard's files
-        assert in_a_process(config, moved, point[0], str(point[1]), "sigkill").returncode == -signal.SIGKILL
-        assert list((moved / "checkpoints").glob(".*")) or number == 1
-        train(config, moved)
-        assert outcome(moved) == reference
-        assert not list((moved / "checkpoints").glob(".*"))
+    run = tmp_path / "run"
+    point = ("publishing", number) if number < 3 else ("removing", 2)  # the first is that of TensorBoard's files
+    assert in_a_process(config, run, point[0], str(point[1]), "sigkill").returncode == -signal.SIGKILL
+    assert list((run / "checkpoints").glob(".*")) or number == 1
+    train(config, run)
+    assert outcome(run) == reference
+    assert not list((run / "checkpoints").glob(".*"))
 
 
 @pytest.mark.parametrize(
@@ -339,6 +344,7 @@ class TestAsAProcess:
         assert in_a_process(config, tmp_path / "run", "step", "999", "sigkill").returncode == 0
         assert outcome(tmp_path / "run") == outcome(tmp_path / "reference")
 
+    @pytest.mark.slow
     def test_deterministic_operations_by_the_environment(self, config, tmp_path, monkeypatch, capsys):
         """TensorFlow's own switch for them, which the config says nothing of."""
         monkeypatch.setenv("TF_DETERMINISTIC_OPS", "1")

@@ -113,6 +113,7 @@ def test_imdb_from_tfds_where_the_hub_is_out_of_reach(imdb_in_tfds, environment,
     assert (workdir / "evaluation.json").exists()
 
 
+@pytest.mark.slow
 def test_imdb_from_its_own_archive(environment, tmp_path):
     """A folder as aclImdb_v1.tar.gz unpacks to."""
     folder = tmp_path / "aclImdb"

@@ -159,7 +159,7 @@ def test_a_loss_that_is_no_number_stops_the_run(config, tmp_path):
     assert "NaN" not in (tmp_path / "run" / "metrics.jsonl").read_text()
 
 
-@pytest.mark.parametrize("truncation", [Truncation.TAIL, Truncation.HEAD_TAIL])
+@pytest.mark.parametrize("truncation", [pytest.param(Truncation.TAIL, marks=pytest.mark.slow), Truncation.HEAD_TAIL])
 def test_other_truncations_train_export_and_verify(config, tmp_path, truncation):
     config.data.truncation = truncation
     config.data.max_length = 12

@@ -155,7 +155,7 @@ def test_the_100_characters_are_counted_after_accents_are_dropped():
     ]
 
 
-@pytest.mark.parametrize("locale", ["tr_TR.UTF-8", "lt_LT.UTF-8"])
+@pytest.mark.parametrize("locale", ["tr_TR.UTF-8", pytest.param("lt_LT.UTF-8", marks=pytest.mark.slow)])
 def test_the_locale_of_the_process_changes_nothing(locale):
     texts = ["I İ J Ì Í Ĩ Į I\u0307 J\u0301 Į\u0301 TITLE"]
     script = (
