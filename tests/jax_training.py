@@ -56,7 +56,7 @@ def recipe(folder):
     """Much of what there is, with dropout, on all devices."""
     config = three_epochs(folder / "films.csv", folder / "checkpoint")
     config.train.epochs, config.train.num_shapes, config.train.checkpoint_every_steps = 2, 1, 2
-    config.train.gradient_checkpointing = True
+    config.train.gradient_checkpointing, config.train.accumulation_steps = True, 2
     config.train.label_smoothing, config.train.class_weights = 0.1, ClassWeights.BALANCED
     config.optimizer.layer_decay, config.optimizer.ema_momentum = 0.8, 0.8
     config.runtime.backend, config.runtime.strategy = Backend.JAX, Strategy.DATA_PARALLEL

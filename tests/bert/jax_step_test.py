@@ -17,15 +17,17 @@ import numpy as np
 from tiny_forms import tiny_model
 from tf_finetune.bert import jax_step
 
+COLLECTIVES = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
+
 def state_of(model):
     of_model = model.trainable_variables, model.non_trainable_variables
     groups = *of_model, model.optimizer.variables, model.metrics_variables
     return tuple([variable.value for variable in group] for group in groups)
 
 def data_of(spread):
-    ids = np.full((16, 40), 7, np.int32)
+    ids = np.full((20, 40), 7, np.int32)
     inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
-    return jax.device_put((inputs, np.zeros(16, np.int32), np.ones(16, np.float32)), spread)
+    return jax.device_put((inputs, np.zeros(20, np.int32), np.ones(20, np.float32)), spread)
 
 def compiled_model(pieces):
     model = tiny_model(hidden_dropout_prob=0.5, attention_probs_dropout_prob=0.5)
@@ -46,7 +48,7 @@ def exchanges(pieces):
     for line in step.as_text().splitlines():
         if line.endswith("{"):
             entry = line.startswith("ENTRY")
-        sent = re.search(r"= (.*) (all-reduce|all-gather|reduce-scatter|all-to-all)(-start)?\(", line)
+        sent = re.search(rf"= (.*) ({COLLECTIVES})(-start)?\(", line)
         if sent:
             shapes = re.findall(r"[a-z]\w*\[([\d,]*)\]", sent[1])
             found.append([not entry, sum(int(np.prod([int(n) for n in s.split(",") if n])) for s in shapes)])
@@ -58,12 +60,13 @@ def answers(model, computed):
 
 mesh = keras.distribution.DeviceMesh((4,), ("batch",), keras.distribution.list_devices())
 by_rows = jax.sharding.NamedSharding(mesh.backend_mesh, jax.sharding.PartitionSpec("batch"))
-with keras.distribution.DataParallel(device_mesh=mesh, auto_shard_dataset=False).scope():
+distribution = keras.distribution.DataParallel(device_mesh=mesh, auto_shard_dataset=False)
+with distribution.scope():
     told = {pieces: exchanges(pieces) for pieces in (1, 2, 3)}
     model = compiled_model(2)
     alone = functools.partial(jax_step._in_pieces, model, 2)
     before = seeds(model, [variable.value for variable in model.non_trainable_variables])
-    shared = answers(model, jax_step._on_each_device(model, alone, mesh.backend_mesh))
+    shared = answers(model, jax_step._on_each_device(model, alone, distribution))
     weights = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
     print(json.dumps({"exchanges": told, "weights": weights, "before": before, "shared": shared,
                       "alone": answers(model, alone)}))
@@ -87,14 +90,14 @@ def told():
 def test_gradients_are_exchanged_once_a_step_in_however_many_pieces(told, pieces):
     exchanges = told["exchanges"][pieces]
     assert not any(within_a_loop for within_a_loop, _ in exchanges)
-    # Beside the gradients the loss and what the mean counts; in one piece without rows of tables that no text uses.
+    # Beside the gradients the loss and what its mean counts.
     assert sum(numbers for _, numbers in exchanges) == pytest.approx(told["weights"], rel=0.02)
 
 
 def test_each_device_drops_by_itself(told):
     _, logits = told["shared"]
-    by_device = [tuple(map(tuple, logits[first : first + 4])) for first in range(0, 16, 4)]
-    assert len(set(by_device)) == 4  # of the same sixteen texts
+    by_device = [tuple(map(tuple, logits[first : first + 5])) for first in range(0, 20, 5)]
+    assert len(set(by_device)) == 4  # of twenty times the same text
 
 
 def test_seeds_go_on_as_on_one_device(told):

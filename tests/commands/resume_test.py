@@ -79,10 +79,7 @@ POINTS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "variant",
-    [pytest.param(name, marks=[pytest.mark.slow] * (name == "factors_and_averages")) for name in VARIANTS],
-)
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_a_run_that_is_killed_again_and_again(config, tmp_path, monkeypatch, variant, request):
     if variant != "plain":
         request.getfixturevalue("eagerly")
@@ -199,9 +196,7 @@ def test_checkpoints_that_fall_on_validations(config, tmp_path):
     assert found == [checkpoints.name_of(step) for step in range(2, 3 * STEPS + 1, 2)]
 
 
-@pytest.mark.parametrize(
-    "number", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("number", [pytest.param(1, marks=pytest.mark.slow), 2, 3])
 def test_a_kill_while_a_checkpoint_is_replaced(number, config, tmp_path, monkeypatch, reference):
     """After a signal in the first validation there is one checkpoint, and validated it is written again: the old one
     aside, the new one in its place, the old one removed."""

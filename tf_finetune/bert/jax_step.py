@@ -49,8 +49,8 @@ def whole(answered: tuple) -> tuple:
 def accumulated_step(model: keras.Model, state: tuple, data, pieces: int) -> tuple[dict[str, Any], tuple]:
     """Keras's `train_step` with the memory of one piece and the gradient of the whole batch.
 
-    Devices that share a batch each compute their own rows in pieces, with dropout of their own, and the gradients are
-    summed over the devices once, at the end: left to XLA they would be exchanged for every piece.
+    Devices that share a batch each compute their own rows in pieces, with dropout of their own, and of the gradients
+    the mean over the devices is taken once, at the end: left to XLA they would be exchanged for every piece.
 
     Args:
         model, state, data: as of `jax_step`.
@@ -63,8 +63,8 @@ def accumulated_step(model: keras.Model, state: tuple, data, pieces: int) -> tup
     rows = inputs, labels, jnp.ones(labels.shape[0]) if weights is None else weights
     in_pieces = functools.partial(_in_pieces, model, pieces)
     distribution = keras.distribution.distribution()
-    if distribution is not None:
-        in_pieces = _on_each_device(model, in_pieces, distribution.device_mesh.backend_mesh)
+    if isinstance(distribution, keras.distribution.DataParallel):
+        in_pieces = _on_each_device(model, in_pieces, distribution)
     loss, gradients, others, logits = in_pieces(state, rows)
     trainable, optimizer = model.optimizer.stateless_apply(optimizer, gradients, trainable)
     logs, metrics = model._update_metrics_variables(metrics, loss, inputs, labels, logits, weights)
@@ -107,14 +107,14 @@ def _in_pieces(model: keras.Model, pieces: int, state: tuple, rows: tuple) -> tu
     return share * loss, [share * gradient for gradient in gradients], others, logits
 
 
-def _on_each_device(model: keras.Model, in_pieces, mesh):
-    """`in_pieces` of the rows of each device of the mesh by itself, and then the means of losses and gradients.
+def _on_each_device(model: keras.Model, in_pieces, distribution: keras.distribution.DataParallel):
+    """`in_pieces` of the rows of each device by itself, and then the means of losses and gradients.
 
-    The seeds of dropout are other ones on each device, and go on as if there was one device.
+    The seeds of dropout are other ones on each device, and go on alike, by the number of pieces.
     """
     import jax
 
-    (axis,) = mesh.axis_names
+    axis = distribution.batch_dim_name
     is_seed = [variable.name == "seed_generator_state" for variable in model.non_trainable_variables]
     everywhere, by_rows = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec(axis)
 
@@ -134,7 +134,7 @@ def _on_each_device(model: keras.Model, in_pieces, mesh):
 
     return jax.shard_map(
         on_one,
-        mesh=mesh,
+        mesh=distribution.device_mesh.backend_mesh,
         in_specs=(everywhere, by_rows),
         out_specs=(everywhere, everywhere, everywhere, by_rows),
         check_vma=False,

@@ -242,7 +242,8 @@ def _advice(config: ExperimentConfig, texts: int, length: int) -> str:
     elif texts > 1:
         half = [f"train.batch_tokens={texts * length // 2}"]
     pieces = 2 * config.train.accumulation_steps
-    half += [f"train.accumulation_steps={pieces}"] if pieces <= texts else []
+    of_a_device = -(-texts // devices.replicas_at_work())
+    half += [f"train.accumulation_steps={pieces}"] if pieces <= of_a_device else []
     *most, last = [*half, *_smaller_texts(config, length)]
     return f"try {', '.join(most)}{' or ' if most else ''}{last}"
 
