@@ -36,8 +36,11 @@ def trained(steps, data, *, rate=1e-2, checkpointing=False, **changes):
     return model, {name: float(value) for name, value in metrics.items()}
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize(("steps", "examples"), [(4, 32), (3, 7), (4, 2), (2, 1)])
+@pytest.mark.parametrize(
+    ("steps", "examples", "checkpointing"),
+    [(4, 32, False), (3, 7, False), (4, 2, False), (2, 1, False), (3, 7, True)]
+    + [pytest.param(*sizes, True, marks=pytest.mark.slow) for sizes in ((4, 32), (4, 2), (2, 1))],
+)
 def test_the_pieces_equal_the_whole(steps, examples, checkpointing):
     data = batch(examples)
     (whole, expected), (pieces, found) = (trained(n, data, checkpointing=checkpointing) for n in (1, steps))
