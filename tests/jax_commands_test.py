@@ -59,7 +59,10 @@ def test_a_dry_run(on_jax):
 def test_the_learning_rate_finder(on_jax):
     _, run = on_jax("find-learning-rate", "--config.data.max_examples=512")
     curve = json.loads((run / "learning_rates.json").read_text())
-    assert 0 < curve["suggested"] < 1e-1  # of a model that learns nothing much
+    lowest = int(np.argmin(curve["smoothed"]))
+    assert curve["suggested"] == pytest.approx(0.1 * curve["learning_rate"][lowest], rel=0.05)
+    assert lowest > 0
+    assert curve["learning_rate"][0] == pytest.approx(1e-7)
 
 
 def test_every_fold(on_jax):

@@ -82,7 +82,7 @@ def modelled(architecture=SMALL, **changes):
     ("sizes", "rows", "length", "checkpointing", "options"),
     [
         pytest.param(MINI, 8, 64, False, (), marks=pytest.mark.slow),
-        pytest.param(MINI, 4, 256, False, (), marks=pytest.mark.slow),
+        (MINI, 4, 256, False, ()),
         (MINI, 16, 128, True, ()),
         (WIDE, 8, 128, False, ()),
         (MINI, 16, 128, False, ("accumulation", "averages")),

@@ -265,6 +265,12 @@ class TestAnswer:
             setattr(config.train, name, value)
         assert advice in batch_memory.in_training(config, texts, 512)
 
+    @pytest.mark.parametrize(("texts", "pieces"), [(16, 2), (8, 0), (9, 2)])
+    def test_more_pieces_than_a_device_has_rows_are_not_advised(self, monkeypatch, texts, pieces):
+        monkeypatch.setattr(batch_memory.devices, "replicas_at_work", lambda: 8)
+        advice = batch_memory.in_training(ExperimentConfig(), texts, 512)
+        assert (f"train.accumulation_steps={pieces}" in advice) == ("accumulation" in advice) == bool(pieces)
+
 
 @pytest.mark.parametrize("wanted", [True, False])
 def test_gradient_checkpointing_reaches_the_model_from_the_command_line(config, tmp_path, monkeypatch, wanted):
